@@ -1,0 +1,57 @@
+"""Bookkeeping: who owns which array. The mathematics stands in :mod:`npnets.ops`."""
+
+from npnets.nn import init
+from npnets.nn.blocks import ConvBNAct, DepthwiseSeparable, InvertedResidual
+from npnets.nn.layers import (
+    ACTIVATIONS,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    DepthwiseConv2d,
+    Dropout,
+    DropPath,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    PointwiseConv2d,
+    ReLU,
+    ReLU6,
+    ResizeBilinear,
+    Sigmoid,
+    Swish,
+)
+from npnets.nn.module import Concat, Module, Parameter, Residual, Sequential
+
+__all__ = [
+    "ACTIVATIONS",
+    "AvgPool2d",
+    "BatchNorm",
+    "Concat",
+    "Conv2d",
+    "ConvBNAct",
+    "DepthwiseConv2d",
+    "DepthwiseSeparable",
+    "DropPath",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
+    "InvertedResidual",
+    "Layer",
+    "Linear",
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "PointwiseConv2d",
+    "ReLU",
+    "ReLU6",
+    "Residual",
+    "ResizeBilinear",
+    "Sequential",
+    "Sigmoid",
+    "Swish",
+    "init",
+]

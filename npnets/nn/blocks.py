@@ -1,0 +1,168 @@
+"""The building blocks of the papers, as chains of layers.
+
+A block is a :class:`Sequential` (or a :class:`Residual`, where the paper adds the input), so its forward and backward
+are those of its layers. The keywords that all blocks share:
+
+stride : int
+    Of the spatial convolution.
+padding : "same" or "symmetric"
+    Of the spatial convolution; weights trained in PyTorch expect the symmetric one.
+bn_decay, bn_eps : float
+    Of every batch norm.
+rng : numpy.random.Generator
+dtype : numpy dtype
+"""
+
+import numpy as np
+
+from npnets.nn.layers import ACTIVATIONS, BatchNorm, Conv2d, DepthwiseConv2d, PointwiseConv2d, ReLU6
+from npnets.nn.module import Residual, Sequential
+from npnets.shapes import integer
+
+
+class ConvBNAct(Sequential):
+    """Standard convolution, batch norm, activation: Figure 3 (left) of MobileNetV1. A 1x1 becomes a pointwise layer.
+
+    Parameters
+    ----------
+    C_in, C_out : int
+    kernel : int or (int, int)
+    activation : {"relu", "relu6", "sigmoid", "swish"} or None
+    """
+
+    def __init__(
+        self,
+        C_in,
+        C_out,
+        kernel=3,
+        *,
+        stride=1,
+        activation="relu6",
+        padding="same",
+        bn_decay=0.99,
+        bn_eps=1e-3,
+        rng,
+        dtype=np.float32,
+    ):
+        if kernel == 1 and stride == 1:
+            conv = PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype)
+        else:
+            conv = Conv2d(C_in, C_out, kernel, stride=stride, padding=padding, rng=rng, dtype=dtype)
+        layers = {"conv": conv, "bn": BatchNorm(C_out, decay=bn_decay, eps=bn_eps, dtype=dtype)}
+        if activation is not None:
+            layers["act"] = ACTIVATIONS[activation]()
+        super().__init__(**layers)
+
+
+class DepthwiseSeparable(Sequential):
+    """Filter, then combine: Figure 3 (right) of MobileNetV1, batch norm and ReLU after each of the two.
+
+    Parameters
+    ----------
+    C_in, C_out : int
+    kernel : int
+    activation : str
+        ReLU in the paper.
+    decay_depthwise : bool
+        Whether weight decay applies to the depthwise kernel. The paper found it important to put very little or none
+        on it (section 3.2).
+    """
+
+    def __init__(
+        self,
+        C_in,
+        C_out,
+        kernel=3,
+        *,
+        stride=1,
+        activation="relu",
+        decay_depthwise=False,
+        padding="same",
+        bn_decay=0.99,
+        bn_eps=1e-3,
+        rng,
+        dtype=np.float32,
+    ):
+        spatial = {"stride": stride, "padding": padding, "decay": decay_depthwise, "rng": rng, "dtype": dtype}
+        norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
+        super().__init__(
+            depthwise=DepthwiseConv2d(C_in, kernel, **spatial),
+            depthwise_bn=BatchNorm(C_in, **norm),
+            depthwise_act=ACTIVATIONS[activation](),
+            pointwise=PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype),
+            pointwise_bn=BatchNorm(C_out, **norm),
+            pointwise_act=ACTIVATIONS[activation](),
+        )
+
+
+class InvertedResidual(Residual):
+    """Bottleneck residual block, Table 1 of MobileNetV2: expand to t C_in channels, filter, project to C_out.
+
+    There is no expansion convolution at t = 1. The projection is linear. The input is added to the output where the
+    block keeps the shape: stride 1 and C_in = C_out.
+
+    Parameters
+    ----------
+    C_in, C_out : int
+    t : int
+        Expansion factor, applied to the input channels.
+    kernel : int
+    bottleneck : {"linear", "relu6"}
+        "relu6" puts a non-linearity on the bottleneck: Figure 5 (a).
+    shortcut : {"bottleneck", "expansion", "none"}
+        What the residual connection joins: Figure 5 (b). "expansion" adds the expanded tensor before the depthwise
+        convolution to the expanded tensor after it, in the same blocks that would have a bottleneck shortcut, so that
+        the three variants have equally many parameters and shortcuts.
+    """
+
+    def __init__(
+        self,
+        C_in,
+        C_out,
+        t=6,
+        kernel=3,
+        *,
+        stride=1,
+        bottleneck="linear",
+        shortcut="bottleneck",
+        padding="same",
+        bn_decay=0.99,
+        bn_eps=1e-3,
+        rng,
+        dtype=np.float32,
+    ):
+        if bottleneck not in ("linear", "relu6"):
+            raise ValueError(f'bottleneck must be "linear" or "relu6", got {bottleneck!r}')
+        if shortcut not in ("bottleneck", "expansion", "none"):
+            raise ValueError(f'shortcut must be "bottleneck", "expansion" or "none", got {shortcut!r}')
+        expanded = integer(t, "expansion factor t", 1) * C_in
+        keeps_shape = stride == 1 and C_in == C_out
+        norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
+        weight = {"rng": rng, "dtype": dtype}
+
+        expansion = {
+            "expand": PointwiseConv2d(C_in, expanded, **weight),
+            "expand_bn": BatchNorm(expanded, **norm),
+            "expand_act": ReLU6(),
+        }
+        filtering = {
+            "depthwise": DepthwiseConv2d(expanded, kernel, stride=stride, padding=padding, **weight),
+            "depthwise_bn": BatchNorm(expanded, **norm),
+            "depthwise_act": ReLU6(),
+        }
+        if keeps_shape and shortcut == "expansion":
+            filtering = {"filtering": Residual(**filtering)}
+        projection = {"project": PointwiseConv2d(expanded, C_out, **weight), "project_bn": BatchNorm(C_out, **norm)}
+        if bottleneck == "relu6":
+            projection["project_act"] = ReLU6()
+        super().__init__(**(expansion if t != 1 else {}), **filtering, **projection)
+        self.adds_input = keeps_shape and shortcut == "bottleneck"
+
+    def forward(self, x, training=False):
+        return super().forward(x, training) if self.adds_input else Sequential.forward(self, x, training)
+
+    def backward(self, dy):
+        return super().backward(dy) if self.adds_input else Sequential.backward(self, dy)
+
+    def describe(self):
+        return "adds its input" if self.adds_input else ""

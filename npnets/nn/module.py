@@ -1,0 +1,304 @@
+"""Who owns which array: Parameter, Module, and the three ways to put modules together.
+
+A module's children and parameters are its attributes, in the order in which they were set, and that order is the order
+of the forward. Their names are paths: attribute ``w`` of attribute ``depthwise`` of the fourth of the list ``blocks``
+is ``blocks.3.depthwise.w``.
+"""
+
+import numpy as np
+
+
+class Parameter:
+    """A learned array: its value, and the gradient that the last backward left.
+
+    The value is drawn when it is first asked for, from a generator of its own. So a network can be described, printed
+    and costed without allocating its weights, and a weight does not depend on which others were drawn before it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    initializer : callable (shape, rng) -> ndarray
+        See :mod:`npnets.nn.init`.
+    rng : numpy.random.Generator, optional
+        Not needed for constants.
+    dtype : numpy dtype
+    decay : bool
+        Whether weight decay applies to it.
+
+    Attributes
+    ----------
+    name : str
+        Its path, set by the ``parameters()`` of the module it was asked from.
+    value, grad : ndarray of ``shape``
+        ``grad`` is None before the first backward; a backward replaces it.
+    """
+
+    def __init__(self, shape, initializer, rng=None, *, dtype=np.float32, decay=True):
+        self.name = ""
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.decay = decay
+        self.grad = None
+        self._initializer, self._rng = initializer, rng
+        self._value = None
+
+    @property
+    def value(self):
+        if self._value is None:
+            self._value = self._initializer(self.shape, self._rng).astype(self.dtype)
+        return self._value
+
+    @value.setter
+    def value(self, value):
+        if np.shape(value) != self.shape:
+            name = self.name or "Parameter"
+            raise ValueError(f"{name}: the value must have the shape {self.shape}, got {np.shape(value)}")
+        self._value = np.array(value, self.dtype)
+
+    @property
+    def size(self):
+        """How many numbers it holds."""
+        return int(np.prod(self.shape))
+
+    def __repr__(self):
+        return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype}, decay={self.decay})"
+
+
+class Module:
+    """A piece of a network with a forward and a backward.
+
+    A subclass sets its parameters and children as attributes and defines ``forward(x, training=False)`` and
+    ``backward(dy)``. ``backward`` returns dx and sets the ``grad`` of each parameter; it belongs to the last forward.
+
+    Attributes
+    ----------
+    observers : list of callables
+        Each is called with the output after a forward (see :mod:`npnets.probes`). They must not write into it.
+    running : tuple of str
+        Names of the arrays that are part of the state but not learned.
+    """
+
+    running = ()
+
+    def __init__(self):
+        self.observers = []
+
+    def forward(self, x, training=False):
+        """Return the output for a batch x; ``training`` selects batch statistics and dropout."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, dy):
+        """Return dx for the last forward and set the gradient of every parameter."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def __call__(self, x, training=False):
+        y = self.forward(x, training)
+        for observer in self.observers:
+            observer(y)
+        return y
+
+    # What it is made of
+
+    def children(self):
+        """Yield (name, module) for the modules it is made of, in forward order; those of a list are numbered."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{k}", item) for k, item in enumerate(value) if isinstance(item, Module))
+
+    def named_modules(self, path=""):
+        """Yield (path, module) for itself (path "") and for everything below it, in forward order."""
+        yield path, self
+        for name, child in self.children():
+            yield from child.named_modules(f"{path}.{name}" if path else name)
+
+    def _named_values(self, kind):
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, kind):
+                    yield (f"{path}.{name}" if path else name), value
+
+    def parameters(self):
+        """Return the list of parameters in forward order, and set the name of each to its path from here."""
+        named = dict(self._named_values(Parameter))
+        for name, parameter in named.items():
+            parameter.name = name
+        return list(named.values())
+
+    def generators(self):
+        """Yield (path, numpy.random.Generator) for everything that draws random numbers in the forward."""
+        yield from self._named_values(np.random.Generator)
+
+    # Its state
+
+    def state_dict(self):
+        """Return name -> copy of the array: parameters and running statistics, in forward order."""
+        return {name: array.copy() for name, array in self._state()}
+
+    def load_state_dict(self, state):
+        """Take over the arrays of a state, converted to the own dtypes.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing, unexpected, or has another shape; all of them are listed and nothing is changed.
+        """
+        own = dict(self._state())
+        problems = [f"missing: {name} {own[name].shape}" for name in own if name not in state]
+        problems += [f"unexpected: {name} {np.shape(state[name])}" for name in state if name not in own]
+        problems += [
+            f"another shape: {name} is {np.shape(state[name])}, this model needs {own[name].shape}"
+            for name in own
+            if name in state and np.shape(state[name]) != own[name].shape
+        ]
+        if problems:
+            raise ValueError("the state does not belong to this model:\n  " + "\n  ".join(problems))
+        for name, array in own.items():
+            array[...] = state[name]
+
+    def _state(self):
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                full_name = f"{path}.{name}" if path else name
+                if isinstance(value, Parameter):
+                    yield full_name, value.value
+                elif name in module.running:
+                    yield full_name, value
+
+    # Its cost
+
+    def trace(self, shape, visit, path=""):
+        """Send the shape of one image, (H, W, C) or (C,), through the network and return the output's.
+
+        For each layer, ``visit(path, layer, shape, output_shape)`` is called. No array is allocated.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define trace")
+
+    def __repr__(self):
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        return f"{type(self).__name__}({self.describe()}" + "".join(f"\n  {line}" for line in lines) + ")"
+
+    def describe(self):
+        """Return its settings in a few words, for printing."""
+        return ""
+
+
+class Sequential(Module):
+    """Modules one after another.
+
+    >>> from npnets import nn
+    >>> nn.Sequential(nn.ReLU(), nn.GlobalAvgPool())                  # names 0, 1
+    Sequential(
+      (0): ReLU()
+      (1): GlobalAvgPool())
+    >>> nn.Sequential(act=nn.ReLU(), blocks=[nn.ReLU6(), nn.ReLU6()])  # names act, blocks.0, blocks.1
+    Sequential(
+      (act): ReLU()
+      (blocks.0): ReLU6()
+      (blocks.1): ReLU6())
+    """
+
+    def __init__(self, *layers, **named_layers):
+        super().__init__()
+        for name, layer in (*enumerate(layers), *named_layers.items()):
+            for item in layer if isinstance(layer, (list, tuple)) else [layer]:
+                if not isinstance(item, Module):
+                    raise ValueError(f"{type(self).__name__}: layer {name} must be a Module, got {item!r}")
+            setattr(self, str(name), layer)
+
+    def chain(self):
+        """Return the (name, module) pairs that the input passes, in this order."""
+        return list(self.children())
+
+    def forward(self, x, training=False):
+        for name, layer in self.chain():
+            try:
+                x = layer(x, training)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error  # so that a shape error tells its path
+        return x
+
+    def backward(self, dy):
+        for _, layer in reversed(self.chain()):
+            dy = layer.backward(dy)
+        return dy
+
+    def trace(self, shape, visit, path=""):
+        for name, layer in self.chain():
+            try:
+                shape = layer.trace(shape, visit, f"{path}.{name}" if path else name)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return shape
+
+
+class Residual(Sequential):
+    """A chain of modules whose input is added to its output: ``y = shortcut(x) + chain(x)``.
+
+    Parameters
+    ----------
+    *layers, **named_layers
+        The chain, as in :class:`Sequential`.
+    shortcut : Module, optional
+        Applied to x before it is added; by default x itself, and then the chain must keep the shape.
+    """
+
+    def __init__(self, *layers, shortcut=None, **named_layers):
+        super().__init__(*layers, **named_layers)
+        self.shortcut = shortcut
+
+    def chain(self):
+        return [(name, child) for name, child in self.children() if child is not self.shortcut]
+
+    def forward(self, x, training=False):
+        y = super().forward(x, training)
+        straight = x if self.shortcut is None else self.shortcut(x, training)
+        if straight.shape != y.shape:
+            raise ValueError(
+                f"Residual: the shortcut has the shape {straight.shape}, but the branch {y.shape}; "
+                "a shortcut without a module of its own needs stride 1 and equal channels"
+            )
+        return straight + y
+
+    def backward(self, dy):
+        return super().backward(dy) + (dy if self.shortcut is None else self.shortcut.backward(dy))
+
+    def trace(self, shape, visit, path=""):
+        out = super().trace(shape, visit, path)
+        if self.shortcut is not None:
+            self.shortcut.trace(shape, visit, f"{path}.shortcut" if path else "shortcut")
+        return out
+
+
+class Concat(Module):
+    """Branches side by side: all get the same input, and their outputs are joined along the channels.
+
+    Parameters
+    ----------
+    *branches, **named_branches : Module
+        Named as in :class:`Sequential`. Their outputs must agree in everything but the channels.
+    """
+
+    def __init__(self, *branches, **named_branches):
+        super().__init__()
+        for name, branch in (*enumerate(branches), *named_branches.items()):
+            setattr(self, str(name), branch)
+        self.splits = None
+
+    def forward(self, x, training=False):
+        outputs = [branch(x, training) for _, branch in self.children()]
+        if len({y.shape[:-1] for y in outputs}) != 1:
+            raise ValueError(f"Concat: the branches' outputs do not fit together: {[y.shape for y in outputs]}")
+        self.splits = np.cumsum([y.shape[-1] for y in outputs])[:-1]
+        return np.concatenate(outputs, axis=-1)
+
+    def backward(self, dy):
+        if self.splits is None:
+            raise RuntimeError("Concat: backward was called before forward, and there is nothing to go back through")
+        parts = np.split(dy, self.splits, axis=-1)
+        return sum(branch.backward(part) for (_, branch), part in zip(self.children(), parts))
+
+    def trace(self, shape, visit, path=""):
+        outs = [branch.trace(shape, visit, f"{path}.{name}" if path else name) for name, branch in self.children()]
+        return (*outs[0][:-1], sum(out[-1] for out in outs))

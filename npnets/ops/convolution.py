@@ -1,0 +1,347 @@
+"""Standard and depthwise convolution.
+
+Both are cross-correlations, as in the papers: the kernel is not flipped. The images of a batch are independent, so a
+batch is cut into pieces of a few images that stay in a core's cache; padding, windows and columns exist for one piece
+at a time.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from npnets.ops.checks import check_bias, check_gradient, check_ndim
+from npnets.parallel import cut, run, sum_in_order
+from npnets.shapes import Geometry, geometry
+
+
+class ConvCache(NamedTuple):
+    """What the backward needs: the inputs of the forward and the resolved geometry."""
+
+    x: np.ndarray
+    w: np.ndarray
+    b: np.ndarray | None
+    geometry: Geometry
+
+
+# --- Standard convolution --------------------------------------------------------------------------------------------
+
+
+def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
+    """Filter and combine in one step: each output channel sums a window over all input channels.
+
+    ``G[k, l, n] = sum over i, j, m of K[i, j, m, n] F[k + i - 1, l + j - 1, m]`` (MobileNetV1, section 3.1), for each
+    image of the batch. The windows of a piece are copied into the rows of a matrix; the sum is then one product.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, H, W, C_in)
+        F of the paper, one for each image.
+    w : ndarray, shape (K_h, K_w, C_in, C_out)
+        K of the paper, with its index order.
+    b : ndarray, shape (C_out,), optional
+    stride, dilation : int or (int, int)
+        Step between windows, and between the pixels of a window, along the height and the width.
+    padding : {"same", "valid", "symmetric"}, int, or ((top, bottom), (left, right))
+        Zeros around the image. ``"same"`` is TensorFlow's: ``ceil(n / stride)`` outputs, the odd pixel at the bottom
+        and on the right. ``"symmetric"`` is ``span // 2`` on every side.
+
+    Returns
+    -------
+    y : ndarray, shape (N, H_out, W_out, C_out)
+        ``H_out = floor((H + top + bottom - dilation (K_h - 1) - 1) / stride) + 1``
+    cache : ConvCache
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit (the message names both), or a setting is out of range.
+
+    Notes
+    -----
+    Differs from the paper: the section assumes stride one and counts pixels from 1, so that its ``k + i - 1`` reaches
+    from ``k`` to ``k + D_K - 1``; where the image starts is left to the padding. Here the window of output pixel k
+    starts at ``stride k - top``.
+    """
+    check_ndim("conv2d", x, 4, w, 4)
+    K_h, K_w, C_in, C_out = w.shape
+    if x.shape[-1] != C_in:
+        raise ValueError(f"conv2d: x {x.shape} has {x.shape[-1]} channels, but w {w.shape} expects {C_in}")
+    check_bias("conv2d", b, w)
+    geo = geometry(x.shape[1:3], (K_h, K_w), stride=stride, padding=padding, dilation=dilation, name="conv2d")
+    y = np.empty((len(x), *geo.out, C_out), np.result_type(x, w))
+    w_matrix = w.reshape(-1, C_out)  # (K_h, K_w, C_in, C_out) -> (K_h K_w C_in, C_out)
+
+    def product(images):
+        np.matmul(_columns(x[images], geo), w_matrix, out=y[images].reshape(-1, C_out))
+        if b is not None:
+            y[images] += b
+
+    run(product, _pieces(len(x), geo, C_in, y.itemsize))
+    return y, ConvCache(x, w, b, geo)
+
+
+def conv2d_backward(dy, cache):
+    """Return ``(dx, dw, db)`` of :func:`conv2d_forward`; ``db`` is None where there was no bias.
+
+    The forward is ``y = columns w``, so ``dw = columns^T dy`` and ``dcolumns = dy w^T``; each column came from one
+    pixel of the padded image, so dx adds the columns back where they were taken from.
+
+    Parameters
+    ----------
+    dy : ndarray, shape (N, H_out, W_out, C_out)
+    cache : ConvCache
+    """
+    x, w, b, geo = cache
+    N, C_out = len(x), w.shape[-1]
+    check_gradient("conv2d", dy, (N, *geo.out, C_out))
+    dx = np.empty(x.shape, np.result_type(dy, w))
+    w_matrix = w.reshape(-1, C_out)
+
+    def gradients(images):
+        dy_rows = dy[images].reshape(-1, C_out)
+        dw = _columns(x[images], geo).T @ dy_rows
+        _add_columns_back(dy_rows @ w_matrix.T, dx[images], geo)
+        return dw, None if b is None else dy_rows.sum(axis=0)
+
+    parts = run(gradients, _pieces(N, geo, x.shape[-1], dx.itemsize))
+    dw = sum_in_order(part[0] for part in parts).reshape(w.shape)
+    db = None if b is None else sum_in_order(part[1] for part in parts)
+    return dx, dw, db
+
+
+def _pieces(N, geo, C_in, itemsize):
+    return cut(N, math.prod(geo.out) * math.prod(geo.kernel) * C_in * itemsize)
+
+
+def _columns(x, geo):
+    """Copy every window into a row: (N, H, W, C) -> (N H_out W_out, K_h K_w C)."""
+    padded = _pad(x, geo.pads)
+    n, h, w, c = padded.strides
+    (s_h, s_w), (d_h, d_w) = geo.stride, geo.dilation
+    windows = as_strided(
+        padded,
+        (len(x), *geo.out, *geo.kernel, x.shape[-1]),
+        (n, s_h * h, s_w * w, d_h * h, d_w * w, c),
+        writeable=False,
+    )
+    return windows.reshape(len(x) * math.prod(geo.out), -1)
+
+
+def _add_columns_back(dcolumns, dx, geo):
+    """The transpose of :func:`_columns`: write into dx the sum of all the columns that each pixel was copied to."""
+    N, H, W, C = dx.shape
+    (top, bottom), (left, right) = geo.pads
+    (K_h, K_w), (s_h, s_w), (d_h, d_w), (H_out, W_out) = geo.kernel, geo.stride, geo.dilation, geo.out
+    dcolumns = dcolumns.reshape(N, H_out, W_out, K_h, K_w, C)
+    padded = np.zeros((N, H + top + bottom, W + left + right, C), dx.dtype)
+    for i in range(K_h):
+        for j in range(K_w):
+            rows = slice(i * d_h, i * d_h + (H_out - 1) * s_h + 1, s_h)
+            cols = slice(j * d_w, j * d_w + (W_out - 1) * s_w + 1, s_w)
+            padded[:, rows, cols] += dcolumns[:, :, :, i, j]
+    dx[...] = padded[:, top : top + H, left : left + W]
+
+
+def _pad(x, pads):
+    """Return a C-contiguous copy of x (N, H, W, C) with zeros around its images, or x itself where none are needed."""
+    (top, bottom), (left, right) = pads
+    if not any((top, bottom, left, right)):
+        return np.ascontiguousarray(x)
+    N, H, W, C = x.shape
+    padded = np.zeros((N, top + H + bottom, left + W + right, C), x.dtype)
+    padded[:, top : top + H, left : left + W] = x
+    return padded
+
+
+# --- Depthwise convolution -------------------------------------------------------------------------------------------
+
+
+def depthwise_conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
+    """Filter each channel with a kernel of its own; channels are not combined (multiplier 1).
+
+    ``G^[k, l, m] = sum over i, j of K^[i, j, m] F[k + i - 1, l + j - 1, m]`` (MobileNetV1, section 3.1). Where a
+    standard convolution sums over the input channels, this one keeps them apart, which costs C_out times less.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, H, W, C)
+    w : ndarray, shape (K_h, K_w, C)
+        K^ of the paper, with its index order.
+    b : ndarray, shape (C,), optional
+    stride, dilation, padding
+        As in :func:`conv2d_forward`.
+
+    Returns
+    -------
+    y : ndarray, shape (N, H_out, W_out, C)
+    cache : ConvCache
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit (the message names both), or a setting is out of range.
+
+    Notes
+    -----
+    All pixels of an output row, with all their channels, are one run of ``W_out C`` contiguous numbers, and so are the
+    input pixels that kernel entry (i, j) multiplies: the image row moved by j pixels. With the kernel repeated along
+    the row, the sum over i and j becomes one contraction of long rows.
+    """
+    check_ndim("depthwise_conv2d", x, 4, w, 3)
+    if x.shape[-1] != w.shape[-1]:
+        raise ValueError(
+            f"depthwise_conv2d: x {x.shape} has {x.shape[-1]} channels, but w {w.shape} has kernels for {w.shape[-1]}"
+        )
+    check_bias("depthwise_conv2d", b, w)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation}
+    geo = geometry(x.shape[1:3], w.shape[:2], **settings, name="depthwise_conv2d")
+    y = np.empty((len(x), *geo.out, w.shape[-1]), np.result_type(x, w))
+    phases = _column_phases(geo)
+    kernel_rows = [np.tile(w[:, phase.taps], geo.out[1]) for phase in phases]  # (K_h, taps, C) -> (K_h, taps, W_out C)
+
+    def filter_images(images):
+        padded = _pad(x[images], geo.pads)
+        y_rows = _rows(y[images])
+        for phase, kernel in zip(phases, kernel_rows):
+            windows = _row_windows(padded, phase, geo)
+            if phase is phases[0]:
+                np.einsum("nhijr,ijr->nhr", windows, kernel, out=y_rows)
+            else:
+                y_rows += np.einsum("nhijr,ijr->nhr", windows, kernel)
+        if b is not None:
+            y[images] += b
+
+    run(filter_images, cut(len(x), x.nbytes / max(len(x), 1)))
+    return y, ConvCache(x, w, b, geo)
+
+
+def depthwise_conv2d_backward(dy, cache):
+    """Return ``(dx, dw, db)`` of :func:`depthwise_conv2d_forward`; ``db`` is None where there was no bias.
+
+    ``dw[i, j, m]`` sums ``dy[k, l, m]`` times the input pixel that entry (i, j) met there. ``dx`` is again a depthwise
+    convolution: of dy with the flipped kernel, since the pixel that entry i met at output k is met by entry i + 1 at
+    output k - 1. Under a stride, only every s-th kernel entry reaches a given pixel.
+
+    Parameters
+    ----------
+    dy : ndarray, shape (N, H_out, W_out, C)
+    cache : ConvCache
+    """
+    x, w, b, geo = cache
+    check_gradient("depthwise_conv2d", dy, (len(x), *geo.out, x.shape[-1]))
+    dx = np.empty(x.shape, np.result_type(dy, w))
+    phases = _column_phases(geo)
+    row_reaches, column_reaches = (
+        _reaches(*axis) for axis in zip(x.shape[1:3], geo.out, geo.kernel, geo.stride, geo.dilation, geo.pads)
+    )
+
+    def gradients(images):
+        dw = np.empty(w.shape, dx.dtype)
+        padded = _pad(x[images], geo.pads)
+        dy_rows = _rows(dy[images])
+        for phase in phases:
+            rows = np.einsum("nhijr,nhr->ijr", _row_windows(padded, phase, geo), dy_rows)
+            dw[:, phase.taps] = rows.reshape(*rows.shape[:2], geo.out[1], -1).sum(axis=2)  # -> (K_h, taps, C)
+        _input_gradient(dy[images], w, row_reaches, column_reaches, geo, out=dx[images])
+        return dw, None if b is None else dy[images].sum(axis=(0, 1, 2))
+
+    parts = run(gradients, cut(len(x), x.nbytes / max(len(x), 1)))
+    dw = sum_in_order(part[0] for part in parts)
+    db = None if b is None else sum_in_order(part[1] for part in parts)
+    return dx, dw, db
+
+
+class ColumnPhase(NamedTuple):
+    """Kernel columns that meet the same image columns modulo the stride.
+
+    Neighbouring outputs of a strided convolution are not neighbours in the image. But the image columns first,
+    first + s, first + 2s, ..., put side by side, are an image on which these kernel columns (``taps``) move with
+    stride 1, ``step`` columns from one tap to the next. At stride 1 there is one phase: the image itself.
+    """
+
+    taps: slice
+    first: int
+    step: int
+
+
+def _column_phases(geo):
+    K_w, s, d = geo.kernel[1], geo.stride[1], geo.dilation[1]
+    common = math.gcd(s, d)
+    every = s // common  # taps j, j + every, ... meet columns that are congruent modulo the stride
+    return [ColumnPhase(slice(j, None, every), j * d, d // common) for j in range(min(every, K_w))]
+
+
+def _row_windows(padded, phase, geo):
+    """View the padded images as (N, H_out, K_h, taps, W_out C): for each kernel entry, the row that it multiplies."""
+    s_h, s_w = geo.stride
+    columns = padded if s_w == 1 else np.ascontiguousarray(padded[:, :, phase.first :: s_w])
+    n, h, w, c = columns.strides
+    taps = len(range(geo.kernel[1])[phase.taps])
+    return as_strided(
+        columns,
+        (len(columns), geo.out[0], geo.kernel[0], taps, geo.out[1] * columns.shape[-1]),
+        (n, s_h * h, geo.dilation[0] * h, phase.step * w, c),
+        writeable=False,
+    )
+
+
+def _rows(images):
+    """View images as rows of pixels: (N, H, W, C) -> (N, H, W C)."""
+    return images.reshape(*images.shape[:2], -1)
+
+
+class Reach(NamedTuple):
+    """Which outputs a pixel takes part in, along one axis, for the pixels r, r + s, r + 2s, ... (``pixels``).
+
+    Pixel ``r + s k`` meets kernel entry ``taps[t]`` (in reversed order, the flip) in output ``k + first + step t``.
+    """
+
+    pixels: slice
+    count: int
+    taps: list[int]
+    first: int
+    step: int
+
+
+def _reaches(size, out, kernel, stride, dilation, pads):
+    """Solve ``stride * output + dilation * tap = pixel + before`` for each residue of the pixels modulo the stride."""
+    reaches = []
+    step = dilation // math.gcd(stride, dilation)
+    for r in range(min(stride, size)):
+        taps = [i for i in reversed(range(kernel)) if (r + pads[0] - dilation * i) % stride == 0]
+        first = (r + pads[0] - dilation * taps[0]) // stride if taps else 0
+        reaches.append(Reach(slice(r, None, stride), len(range(r, size, stride)), taps, first, step))
+    return reaches
+
+
+def _input_gradient(dy, w, row_reaches, column_reaches, geo, out):
+    """Write into ``out`` the gradient for some images: a stride-1 convolution of dy for each pair of residues."""
+    pads = tuple(_reach_pads(axis, size) for axis, size in zip((row_reaches, column_reaches), geo.out))
+    padded = _pad(dy, pads)
+    n, h, v, c = padded.strides
+    for rows, columns in itertools.product(row_reaches, column_reaches):
+        target = out[:, rows.pixels, columns.pixels]
+        if not (rows.taps and columns.taps):
+            target[...] = 0  # a stride larger than the kernel skips these pixels
+            continue
+        windows = as_strided(
+            padded[:, pads[0][0] + rows.first :, pads[1][0] + columns.first :],
+            (len(dy), rows.count, len(rows.taps), len(columns.taps), columns.count * dy.shape[-1]),
+            (n, h, rows.step * h, columns.step * v, c),
+            writeable=False,
+        )
+        kernel_rows = np.tile(w[np.ix_(rows.taps, columns.taps)], columns.count)
+        if geo.stride[1] == 1:
+            np.einsum("nhijr,ijr->nhr", windows, kernel_rows, out=_rows(target))
+        else:
+            target[...] = np.einsum("nhijr,ijr->nhr", windows, kernel_rows).reshape(target.shape)
+
+
+def _reach_pads(reaches, out):
+    """Return how many zeros dy needs before and after so that every reach stays inside."""
+    first = [reach.first for reach in reaches if reach.taps]
+    last = [reach.count - 1 + reach.first + reach.step * (len(reach.taps) - 1) for reach in reaches if reach.taps]
+    return max(0, -min(first, default=0)), max(0, max(last, default=0) - (out - 1))

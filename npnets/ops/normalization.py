@@ -1,0 +1,243 @@
+"""Batch normalization and local response normalization."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npnets.ops.checks import check_floating, check_gradient
+from npnets.parallel import cut, run, sum_in_order
+from npnets.shapes import integer
+
+
+class BatchNormCache(NamedTuple):
+    """What the backward needs. ``mu`` and ``inv_std`` are the batch's in training, the running ones otherwise."""
+
+    x: np.ndarray
+    gamma: np.ndarray
+    mu: np.ndarray
+    inv_std: np.ndarray
+    training: bool
+
+
+def batch_norm_forward(x, gamma, beta, running_mean, running_var, *, training, decay=0.99, eps=1e-3):
+    """Normalize each channel to mean 0 and variance 1, then scale and shift it.
+
+    In training (Ioffe and Szegedy 2015, Algorithm 1), with the mean and variance of the mini-batch,
+    ``mu = 1/m sum x`` and ``var = 1/m sum (x - mu)^2``: ``x_hat = (x - mu) / sqrt(var + eps)``,
+    ``y = gamma x_hat + beta``. In inference (Algorithm 2) mu and var are the running ones, and y is an affine map of x.
+
+    Parameters
+    ----------
+    x : ndarray, shape (..., C)
+        The sums run over every axis but the last: for (N, C) each activation is normalized by itself, for
+        (N, H, W, C) all pixels of a channel together, ``m = N H W`` (the convolutional way, section 3.2).
+    gamma, beta : ndarray, shape (C,)
+    running_mean, running_var : ndarray, shape (C,)
+        In training they are updated in place: ``running = decay running + (1 - decay) batch``. The variance goes in
+        as the unbiased ``m / (m - 1) var`` of Algorithm 2.
+    training : bool
+    decay : float
+        The weight of the old statistic (one minus what PyTorch calls momentum).
+    eps : float
+        Added to the variance, inside the root.
+
+    Returns
+    -------
+    y : ndarray, shape (..., C)
+    cache : BatchNormCache
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or in training with m = 1, where the variance is zero and has no unbiased estimate.
+
+    Notes
+    -----
+    Differs from the paper: Algorithm 2 averages the statistics of many mini-batches after training. A running average
+    is what every framework does instead, and what section 3.1 suggests for following the accuracy while training.
+    """
+    C = _check_batch_norm(x, gamma, beta, running_mean, running_var)
+    if training:
+        m = x.size // C
+        if m < 2:
+            raise ValueError(f"batch_norm: training needs at least 2 values a channel, x {x.shape} has {m}")
+        mu, var = _moments(x)
+        running_mean[...] = decay * running_mean + (1 - decay) * mu.real
+        running_var[...] = decay * running_var + (1 - decay) * (m / (m - 1)) * var.real
+    else:
+        mu, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)  # copies: a later step changes them
+    inv_std = 1 / np.sqrt(var + x.real.dtype.type(eps))
+    scale = gamma * inv_std
+    shift = beta - mu * scale
+    rows = _rows(x)
+    y = np.empty(x.shape, np.result_type(x, scale))
+    y_rows = _rows(y)
+    scale_row, shift_row = _along_row(scale, rows), _along_row(shift, rows)
+
+    def scale_and_shift(piece):
+        np.multiply(rows[piece], scale_row, out=y_rows[piece])
+        y_rows[piece] += shift_row
+
+    run(scale_and_shift, _pieces(rows))
+    return y, BatchNormCache(x, gamma, mu, inv_std, training)
+
+
+def batch_norm_backward(dy, cache):
+    """Return ``(dx, dgamma, dbeta)`` of :func:`batch_norm_forward`.
+
+    ``dbeta = sum dy`` and ``dgamma = sum dy x_hat``. In training mu and var depend on x too, and the chain rule of
+    section 3 (the equations after Algorithm 1) collapses to
+
+    ``dx = gamma inv_std (dy - dbeta / m - x_hat dgamma / m)``:
+
+    from dy, its mean (the path through mu) and its projection on x_hat (the path through var) are taken away. In
+    inference mu and var are constants, and ``dx = gamma inv_std dy``.
+
+    Parameters
+    ----------
+    dy : ndarray, shape (..., C)
+    cache : BatchNormCache
+    """
+    x, gamma, mu, inv_std, training = cache
+    check_gradient("batch_norm", dy, x.shape)
+    rows, dy_rows = _rows(x), _rows(dy)
+    mu_row = _along_row(mu, rows)
+
+    def sums(piece):
+        centred = rows[piece] - mu_row
+        return np.stack([dy_rows[piece].sum(axis=0), np.einsum("ij,ij->j", dy_rows[piece], centred)])
+
+    sum_rows = sum_in_order(run(sums, _pieces(rows)))  # (2, W C)
+    dbeta, sum_dy_centred = sum_rows.reshape(2, -1, len(mu)).sum(axis=1)  # (2, W C) -> (2, C)
+    dgamma = sum_dy_centred * inv_std
+
+    # dx = a dy + b x + c, with one number a channel for each of a, b and c.
+    m = x.size // len(mu)
+    a = gamma * inv_std
+    b = -a * inv_std * dgamma / m
+    c = -a * dbeta / m - b * mu
+    a_row, b_row, c_row = (_along_row(v, rows) for v in (a, b, c))
+    dx = np.empty(x.shape, np.result_type(dy, a))
+    dx_rows = _rows(dx)
+
+    def input_gradient(piece):
+        np.multiply(dy_rows[piece], a_row, out=dx_rows[piece])
+        if training:
+            through_statistics = rows[piece] * b_row
+            through_statistics += c_row
+            dx_rows[piece] += through_statistics
+
+    run(input_gradient, _pieces(rows))
+    return dx, dgamma, dbeta
+
+
+def _moments(x):
+    """Return mean and variance of each channel, over every other axis.
+
+    Each piece is centred on its own mean, so that nothing cancels in float32 (E[x^2] - E[x]^2 would), and is read from
+    memory once. The pieces are joined by the formula of Chan, Golub and LeVeque (1979): around the common mean, the
+    squares of a piece grow by ``count (its mean - common mean)^2``.
+    """
+    rows, C = _rows(x), x.shape[-1]
+
+    def moments(piece):
+        part = rows[piece]
+        count = part.size // C
+        mean = part.sum(axis=0).reshape(-1, C).sum(axis=0) / count  # (rows, W C) -> (C,)
+        centred = part - _along_row(mean, rows)
+        return count, mean, np.einsum("ij,ij->j", centred, centred).reshape(-1, C).sum(axis=0)
+
+    parts = run(moments, _pieces(rows))
+    m = x.size // C
+    mu = sum_in_order(count / m * mean for count, mean, _ in parts)
+    var = sum_in_order((squares + count * (mean - mu) ** 2) / m for count, mean, squares in parts)
+    return mu.astype(x.dtype), var.astype(x.dtype)
+
+
+def _rows(x):
+    """View x as rows of whole pixel lines, (N, H, W, C) -> (N H, W C): long rows make long inner loops."""
+    return x.reshape(-1, x.shape[-1] * (x.shape[-2] if x.ndim > 2 else 1))
+
+
+def _along_row(vector, rows):
+    """Repeat a vector of C channels along a row of W C numbers."""
+    return np.tile(vector, rows.shape[1] // len(vector))
+
+
+def _pieces(rows):
+    return cut(len(rows), rows.itemsize * rows.shape[1])
+
+
+def _check_batch_norm(x, gamma, beta, running_mean, running_var):
+    if x.ndim < 2:
+        raise ValueError(f"batch_norm: x must have the shape (N, C) or (N, H, W, C), got {x.shape}")
+    check_floating("batch_norm", x, "x")
+    C = x.shape[-1]
+    vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    for name, vector in vectors.items():
+        if vector.shape != (C,):
+            raise ValueError(f"batch_norm: {name} must have the shape ({C},) for x {x.shape}, got {vector.shape}")
+    return C
+
+
+class LocalResponseNormCache(NamedTuple):
+    """What the backward needs: the input, ``s = k + alpha sum x^2``, and the settings."""
+
+    x: np.ndarray
+    s: np.ndarray
+    size: int
+    alpha: float
+    beta: float
+
+
+def local_response_norm_forward(x, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
+    """Divide each activation by the energy of its neighbours among the channels.
+
+    ``y_c = x_c / (k + alpha sum over c' of x_c'^2)^beta`` with ``|c' - c| <= size // 2`` (Krizhevsky et al. 2012,
+    section 3.3; the normalization that section 4.2.6 of the batch-norm paper removes).
+
+    Parameters
+    ----------
+    x : ndarray, shape (..., C)
+    size : int
+        How many neighbouring channels are summed; odd, so that the window is centred.
+    alpha, beta, k : float
+        The paper's constants. ``alpha`` is not divided by ``size`` (PyTorch divides it).
+
+    Returns
+    -------
+    y : ndarray, shape (..., C)
+    cache : LocalResponseNormCache
+
+    Raises
+    ------
+    ValueError
+        If size is not a positive odd integer.
+    """
+    if integer(size, "local_response_norm: size", 1) % 2 == 0:
+        raise ValueError(f"local_response_norm: size must be odd, so that the window is centred, got {size}")
+    check_floating("local_response_norm", x, "x")
+    s = k + alpha * _sum_neighbours(x * x, size)
+    return x * s**-beta, LocalResponseNormCache(x, s, size, alpha, beta)
+
+
+def local_response_norm_backward(dy, cache):
+    """Return dx of :func:`local_response_norm_forward`.
+
+    Through its own numerator ``dy s^-beta``; through the sums of its neighbours, which form the same window,
+    ``-2 alpha beta x sum over c' of (dy x s^(-beta-1))_c'``.
+    """
+    x, s, size, alpha, beta = cache
+    check_gradient("local_response_norm", dy, x.shape)
+    power = s**-beta
+    return dy * power - 2 * alpha * beta * x * _sum_neighbours(dy * x * power / s, size)
+
+
+def _sum_neighbours(values, size):
+    """Return for each channel the sum over the ``size`` channels around it; there are none beyond the ends."""
+    C, half = values.shape[-1], size // 2
+    total = np.zeros_like(values)
+    for offset in range(-min(half, C - 1), min(half, C - 1) + 1):
+        here, there = slice(max(0, -offset), C - max(0, offset)), slice(max(0, offset), C - max(0, -offset))
+        total[..., here] += values[..., there]
+    return total
