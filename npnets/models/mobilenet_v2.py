@@ -1,0 +1,127 @@
+"""MobileNetV2 (Sandler et al. 2018, section 4): inverted residuals with linear bottlenecks.
+
+===================== ============= =============
+width_mult @ pixels    parameters    multiply-adds
+===================== ============= =============
+1.4 @ 224                6,108,776   582,195,824
+1.0 @ 224                3,504,872   300,774,272
+0.75 @ 224               2,636,424   209,069,792
+0.5 @ 224                1,968,680    97,131,840
+0.35 @ 224               1,677,128    59,285,808
+1.0 @ 96                 3,504,872    56,289,152
+===================== ============= =============
+"""
+
+import numpy as np
+
+from npnets import nn
+from npnets.shapes import integer, round_channels
+
+# Table 2 of the paper, the bottlenecks. (The text says 19 of them; the table has 17.)
+TABLE = [
+    # t,  c,  n, s     input
+    (1, 16, 1, 1),  # 112 x 112 x 32
+    (6, 24, 2, 2),  # 112 x 112 x 16
+    (6, 32, 3, 2),  # 56 x 56 x 24
+    (6, 64, 4, 2),  # 28 x 28 x 32
+    (6, 96, 3, 1),  # 14 x 14 x 64
+    (6, 160, 3, 2),  # 14 x 14 x 96
+    (6, 320, 1, 1),  # 7 x 7 x 160
+]
+STEM = 32  # filters of the first layer, a standard 3x3 convolution with stride 2
+HEAD = 1280  # filters of the last 1x1 convolution
+
+# For 28 and 32 pixels. The paper halves the image five times, which would leave a single pixel.
+SMALL_TABLE = [
+    # t,  c,  n, s     departure from the paper
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),  # 28 -> 14, or 32 -> 16
+    (6, 32, 3, 2),  # 14 -> 7, or 16 -> 8
+    (6, 64, 2, 2),  # 7 -> 4, or 8 -> 4; two blocks for four, and the three stages below it are left out
+]
+SMALL_STEM = 16
+SMALL_STEM_STRIDE = 1  # the paper's first layer halves 224 pixels; 28 are few already
+SMALL_HEAD = 256  # ten classes need fewer features than a thousand
+
+
+def mobilenet_v2(
+    num_classes=1000,
+    in_channels=3,
+    width_mult=1.0,
+    *,
+    dropout=0.2,
+    padding="same",
+    bn_decay=0.997,
+    bn_eps=1e-3,
+    seed=0,
+    dtype=np.float32,
+    table=TABLE,
+    stem=STEM,
+    stem_stride=2,
+    head=HEAD,
+    bottleneck="linear",
+    shortcut="bottleneck",
+):
+    """Return MobileNetV2 for images of any size; the paper's are 96 to 224 pixels wide.
+
+    Parameters
+    ----------
+    num_classes, in_channels : int
+    width_mult : float
+        Width multiplier: channels are rounded to multiples of 8. The head is never shrunk (the last remark of section
+        4), and above 1 it grows with the rest.
+    dropout : float
+        Rate before the classifier.
+    padding : {"same", "symmetric"}
+        TensorFlow's, or ``k // 2`` on every side as weights trained in PyTorch expect.
+    bn_decay, bn_eps : float
+        Of batch norm; the defaults are those of the original code. For short trainings take 0.9 to 0.99.
+    seed : int
+        Of the weights and of dropout.
+    dtype : numpy dtype
+    table : rows of (t, c, n, s)
+        Expansion factor, output channels, repeats, stride of the first of the repeats, as in Table 2.
+    stem, stem_stride, head : int
+        First and last convolution, channels before the width multiplier.
+    bottleneck : {"linear", "relu6"}
+        Figure 5 (a): whether a non-linearity follows the projection.
+    shortcut : {"bottleneck", "expansion", "none"}
+        Figure 5 (b): what the residual connections join (see :class:`npnets.nn.InvertedResidual`).
+
+    Returns
+    -------
+    nn.Sequential
+        stem, blocks, head, pool, dropout, classifier.
+    """
+    if not width_mult > 0:
+        raise ValueError(f"width_mult must be above 0, got {width_mult}")
+    rng = np.random.default_rng(seed)
+    common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
+    ablations = {"bottleneck": bottleneck, "shortcut": shortcut}
+    C = round_channels(stem * width_mult)
+    first = nn.ConvBNAct(in_channels, C, 3, stride=stem_stride, **common)
+    blocks = []
+    for t, c, n, s in table:
+        C_out = round_channels(c * width_mult)
+        for repeat in range(n):
+            stride = s if repeat == 0 else 1
+            blocks.append(nn.InvertedResidual(C, C_out, t, stride=stride, **ablations, **common))
+            C = C_out
+    features = round_channels(head * width_mult) if width_mult > 1 else head
+    return nn.Sequential(
+        stem=first,
+        blocks=blocks,
+        head=nn.ConvBNAct(C, features, 1, **common),
+        pool=nn.GlobalAvgPool(),
+        dropout=nn.Dropout(dropout, rng=rng),
+        classifier=nn.Linear(features, integer(num_classes, "num_classes", 1), rng=rng, dtype=dtype),
+    )
+
+
+def mobilenet_v2_small(num_classes=10, in_channels=3, width_mult=1.0, *, dropout=0.0, bn_decay=0.9, **settings):
+    """Return a MobileNetV2 for images of 28 or 32 pixels; ``SMALL_TABLE`` tells how it departs from the paper.
+
+    The parameters are those of :func:`mobilenet_v2`. ``bn_decay`` is lower, since trainings on small images are short.
+    """
+    small = {"table": SMALL_TABLE, "stem": SMALL_STEM, "stem_stride": SMALL_STEM_STRIDE, "head": SMALL_HEAD}
+    return mobilenet_v2(num_classes, in_channels, width_mult, dropout=dropout, bn_decay=bn_decay, **(small | settings))
