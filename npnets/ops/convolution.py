@@ -243,8 +243,10 @@ def depthwise_conv2d_backward(dy, cache):
         padded = _pad(x[images], geo.pads)
         dy_rows = _rows(dy[images])
         for phase in phases:
-            rows = np.einsum("nhijr,nhr->ijr", _row_windows(padded, phase, geo), dy_rows)
-            dw[:, phase.taps] = rows.reshape(*rows.shape[:2], geo.out[1], -1).sum(axis=2)  # -> (K_h, taps, C)
+            windows = _row_windows(padded, phase, geo)
+            for tap, j in enumerate(range(geo.kernel[1])[phase.taps]):  # one einsum for all takes twice as long
+                rows = np.einsum("nhir,nhr->ir", windows[:, :, :, tap], dy_rows)  # -> (K_h, W_out C)
+                dw[:, j] = rows.reshape(geo.kernel[0], geo.out[1], -1).sum(axis=1)
         _input_gradient(dy[images], w, row_reaches, column_reaches, geo, out=dx[images])
         return dw, None if b is None else dy[images].sum(axis=(0, 1, 2))
 

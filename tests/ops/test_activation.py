@@ -1,0 +1,101 @@
+"""Activations: by hand, against the loops, their identities, and what happens at and far from the kinks."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npnets import ops
+from tests.oracles import assert_close, check_against_reference, check_gradients
+from tests.strategies import activation_cases, seeds
+
+ACTIVATIONS = ["relu", "relu6", "sigmoid", "swish"]
+LOG_3 = math.log(3.0)  # exp(-log 3) = 1/3, so sigmoid(log 3) = 3/4 and sigmoid(-log 3) = 1/4
+
+BY_HAND = {
+    # op: x, y, dy, dx
+    "relu": ([-2.0, 0.0, 3.0, 7.0], [0, 0, 3, 7], [10.0, 20.0, 30.0, 40.0], [0, 0, 30, 40]),
+    "relu6": ([-2.0, 0.0, 3.0, 6.0, 7.0], [0, 0, 3, 6, 6], [10.0, 20.0, 30.0, 40.0, 50.0], [0, 0, 30, 0, 0]),
+    "sigmoid": ([LOG_3, 0.0, -LOG_3], [3 / 4, 1 / 2, 1 / 4], [16.0, 4.0, -16.0], [16 * 3 / 16, 4 / 4, -16 * 3 / 16]),
+    "swish": (
+        [LOG_3, 0.0, -LOG_3],
+        [LOG_3 * 3 / 4, 0, -LOG_3 / 4],
+        [1.0, 2.0, 1.0],
+        [3 / 4 + LOG_3 * 3 / 16, 2 * 1 / 2, 1 / 4 - LOG_3 * 3 / 16],
+    ),
+}
+
+
+@pytest.mark.parametrize("op", ACTIVATIONS)
+def test_by_hand(op):
+    x, y, dy, dx = (np.array(values, float) for values in BY_HAND[op])
+    actual, cache = getattr(ops, f"{op}_forward")(x)
+    assert_close("y", actual, y, 1e-15)
+    assert_close("dx", getattr(ops, f"{op}_backward")(dy, cache), dx, 1e-15)
+
+
+@pytest.mark.parametrize("op", ACTIVATIONS)
+def test_equals_the_loops(op):
+    @given(activation_cases(op))
+    def run(case):
+        check_against_reference(case)
+
+    run()
+
+
+@pytest.mark.parametrize("op", ACTIVATIONS)
+def test_gradients_equal_numerical_ones(op):
+    @given(activation_cases(op))
+    def run(case):
+        check_gradients(case)
+
+    run()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("op, kinks", [("relu", [0.0]), ("relu6", [0.0, 6.0])])
+def test_the_gradient_is_zero_exactly_at_a_kink_and_one_beside_it(op, kinks, dtype):
+    for kink in kinks:
+        inside = np.nextafter(dtype(kink), dtype(3))
+        x = np.array([kink, -kink, inside], dtype)
+        _, cache = getattr(ops, f"{op}_forward")(x)
+        dx = getattr(ops, f"{op}_backward")(np.array([5.0, 5.0, 5.0], dtype), cache)
+        assert dx.tolist() == [0.0, 0.0, 5.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_and_swish_stay_finite_far_from_zero(dtype):
+    """The naive 1 / (1 + exp(-x)) overflows at -800; a warning here is an error."""
+    x = np.array([-800.0, -90.0, 90.0, 800.0], dtype)
+    y, cache = ops.sigmoid_forward(x)
+    assert y.tolist()[0] == 0.0 and y.tolist()[2:] == [1.0, 1.0]
+    assert np.all(ops.sigmoid_backward(np.ones_like(x), cache)[[0, 3]] == 0)
+    y, cache = ops.swish_forward(x)
+    assert y.tolist()[0] == 0.0 and y.tolist()[2:] == [90.0, 800.0]
+    dx = ops.swish_backward(np.ones_like(x), cache)
+    assert abs(dx[0]) == 0.0 and dx.tolist()[2:] == [1.0, 1.0]
+
+
+@given(seeds, st.integers(1, 50))
+def test_identities(seed, n):
+    x = np.random.default_rng(seed).uniform(-20, 20, n)
+    forward = {op: getattr(ops, f"{op}_forward") for op in ACTIVATIONS}
+    assert_close("s(x) + s(-x) = 1", forward["sigmoid"](x)[0] + forward["sigmoid"](-x)[0], np.ones(n), 1e-14)
+    assert_close("swish(x) - swish(-x) = x", forward["swish"](x)[0] - forward["swish"](-x)[0], x, 1e-14)
+    assert_close("relu(x) - relu(-x) = x", forward["relu"](x)[0] - forward["relu"](-x)[0], x, 0)
+    between = forward["relu"](x)[0] - forward["relu"](x - 6)[0]
+    assert_close("relu(x) - relu(x - 6) = relu6(x)", between, forward["relu6"](x)[0], 1e-14)
+
+
+@pytest.mark.parametrize("op", ACTIVATIONS)
+def test_integers_are_refused(op):
+    with pytest.raises(ValueError, match=f"{op}.*int64"):
+        getattr(ops, f"{op}_forward")(np.arange(3))
+
+
+@pytest.mark.parametrize("op", ["relu", "relu6"])
+def test_a_kinked_activation_refuses_complex_numbers(op):
+    with pytest.raises(ValueError, match=op):
+        getattr(ops, f"{op}_forward")(np.zeros(3, np.complex128))

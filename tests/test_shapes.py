@@ -1,0 +1,135 @@
+"""Padding, output sizes and channel rounding, against counting and against the papers' numbers."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npnets import shapes
+
+sizes, kernels, strides, dilations = st.integers(1, 40), st.integers(1, 7), st.integers(1, 4), st.integers(1, 3)
+
+
+def places(size, kernel, stride, pads, dilation):
+    """Count by trying: at which starts does every pixel of the window lie inside the padded image?"""
+    padded = size + sum(pads)
+    return sum(start + (kernel - 1) * dilation < padded for start in range(0, padded, stride))
+
+
+@given(sizes, kernels, strides, st.tuples(st.integers(0, 4), st.integers(0, 4)), dilations)
+def test_output_size_counts_the_windows_that_fit(size, kernel, stride, pads, dilation):
+    if size + sum(pads) >= (kernel - 1) * dilation + 1:
+        assert shapes.output_size(size, kernel, stride, pads, dilation) == places(size, kernel, stride, pads, dilation)
+
+
+@given(sizes, kernels, strides, dilations)
+def test_same_padding_is_the_least_that_gives_ceil_of_size_over_stride(size, kernel, stride, dilation):
+    before, after = shapes.same_padding(size, kernel, stride, dilation)
+    out = int(np.ceil(size / stride))
+    assert shapes.output_size(size, kernel, stride, (before, after), dilation) == out
+    assert after - before in (0, 1)  # the odd pixel goes after
+    if before + after:
+        least = before + after - 1
+        assert size + least < (kernel - 1) * dilation + 1 or places(size, kernel, stride, (0, least), dilation) < out
+
+
+@pytest.mark.parametrize(
+    "size, kernel, stride, pads",
+    [
+        (224, 3, 2, (0, 1)),
+        (224, 5, 2, (1, 2)),
+        (224, 3, 1, (1, 1)),
+        (225, 3, 2, (1, 1)),
+        (7, 3, 2, (1, 1)),
+        (4, 1, 2, (0, 0)),
+    ],
+)
+def test_same_padding_of_known_layers(size, kernel, stride, pads):
+    assert shapes.same_padding(size, kernel, stride) == pads
+
+
+def test_a_stride_larger_than_the_kernel_needs_no_padding():
+    assert shapes.same_padding(5, kernel=1, stride=3) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "padding, pads",
+    [
+        ("same", ((0, 1), (0, 1))),
+        ("symmetric", ((1, 1), (2, 2))),
+        ("valid", ((0, 0), (0, 0))),
+        (2, ((2, 2), (2, 2))),
+        (np.int64(2), ((2, 2), (2, 2))),
+        (((1, 0), (3, 2)), ((1, 0), (3, 2))),
+        ([[1, 0], [3, 2]], ((1, 0), (3, 2))),
+    ],
+)
+def test_every_way_to_write_padding(padding, pads):
+    geo = shapes.geometry((8, 8), (3, 4), stride=(2, 3), padding=padding, dilation=1)
+    if padding == "same":  # 8 / 2 = 4 rows: (4 - 1) 2 + 3 - 8 = 1; ceil(8 / 3) = 3 columns: (3 - 1) 3 + 4 - 8 = 2
+        pads = ((0, 1), (1, 1))
+    assert geo.pads == pads
+
+
+def test_symmetric_padding_follows_the_dilated_kernel():
+    assert shapes.geometry((9, 9), (3, 5), padding="symmetric", dilation=2).pads == ((2, 2), (4, 4))
+
+
+def test_geometry_is_resolved_to_pairs():
+    geo = shapes.geometry((10, 7), (3, 2), stride=2, padding=((1, 0), (0, 1)), dilation=(1, 3))
+    assert geo == ((3, 2), (2, 2), (1, 3), ((1, 0), (0, 1)), ((10 + 1 - 3) // 2 + 1, (7 + 1 - 4) // 2 + 1))
+
+
+BAD = {
+    "stride 0": ({"stride": 0}, "layer: stride must be at least 1, got 0"),
+    "a float": ({"stride": 2.0}, "layer: stride must be an integer, got 2.0"),
+    "a triple": ({"dilation": (1, 1, 1)}, "layer: dilation must be an integer or a pair"),
+    "a string": ({"dilation": "2"}, "layer: dilation must be an integer, got '2'"),
+    "negative": ({"padding": -1}, "padding must be at least 0, got -1"),
+    "negative on one side": ({"padding": ((0, 0), (0, -3))}, "padding must be at least 0, got -3"),
+    "unknown": ({"padding": "SAME"}, "got 'SAME'"),
+    "one pair": ({"padding": (1, 1)}, r"got \(1, 1\)"),
+    "too small an image": ({"padding": "valid"}, "layer: a 5x3 kernel .* image of 4x6 pixels"),
+    "too small for the dilation": ({"padding": 1, "dilation": (2, 1)}, r"dilation \(2, 1\) does not fit"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_settings_are_named(what):
+    settings, message = BAD[what]
+    with pytest.raises(ValueError, match=message):
+        shapes.geometry((4, 6), (5, 3), name="layer", **settings)
+
+
+def test_integers_may_be_numpy_integers():
+    assert shapes.pair(np.int32(3), "stride") == (3, 3)
+    assert shapes.pair((np.uint8(1), 2), "stride") == (1, 2)
+    assert shapes.integer(np.int64(0), "padding", 0) == 0
+
+
+def test_mobilenet_v1_channels():
+    """TF-slim's ``max(int(d * alpha), 8)``: no rounding to a multiple of 8."""
+    assert [shapes.scale_channels(c, 0.75) for c in (32, 64, 1024)] == [24, 48, 768]
+    assert [shapes.scale_channels(c, 0.25) for c in (32, 64, 1024)] == [8, 16, 256]
+    assert shapes.scale_channels(32, 0.35) == 11
+
+
+def test_mobilenet_v2_channels():
+    """Table 2 at width 0.35, as the published weights have it."""
+    published = {32: 16, 16: 8, 24: 8, 64: 24, 96: 32, 160: 56, 320: 112}
+    assert {c: shapes.round_channels(0.35 * c) for c in published} == published
+    assert [shapes.round_channels(1.4 * c) for c in (32, 16, 24, 64, 96, 160, 320)] == [48, 24, 32, 88, 136, 224, 448]
+
+
+@given(st.floats(1, 3000))
+def test_rounded_channels_are_near_and_never_ten_percent_too_few(channels):
+    rounded = shapes.round_channels(channels)
+    assert rounded % 8 == 0 and rounded >= 8
+    assert rounded >= 0.9 * channels
+    assert rounded <= channels + 8
+
+
+def test_efficientnet_repeats():
+    """B0's repeats 1 2 2 3 3 4 1 scaled by B1's depth 1.1 and B7's 3.1."""
+    assert [shapes.round_repeats(n, 1.1) for n in (1, 2, 2, 3, 3, 4, 1)] == [2, 3, 3, 4, 4, 5, 2]
+    assert [shapes.round_repeats(n, 3.1) for n in (1, 2, 2, 3, 3, 4, 1)] == [4, 7, 7, 10, 10, 13, 4]
