@@ -76,7 +76,7 @@ def output_size(size: int, kernel: int, stride: int, pads: Pair = (0, 0), dilati
     return (size + sum(pads) - span(kernel, dilation)) // stride + 1
 
 
-def resolve_padding(padding, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
+def resolve_padding(padding, size: Pair, kernel: Pair, stride: Pair, dilation: Pair, name: str = "padding") -> Pads:
     """Return ``((top, bottom), (left, right))`` for any of the four ways to write padding.
 
     ``"same"`` (TensorFlow's), ``"symmetric"`` (``span // 2`` on every side, as weights trained in PyTorch expect),
@@ -91,18 +91,19 @@ def resolve_padding(padding, size: Pair, kernel: Pair, stride: Pair, dilation: P
             return (0, 0), (0, 0)
     elif isinstance(padding, (tuple, list)):
         if len(padding) == 2 and all(isinstance(side, (tuple, list)) and len(side) == 2 for side in padding):
-            return tuple(tuple(integer(n, "padding", 0) for n in side) for side in padding)
+            return tuple(tuple(integer(n, name, 0) for n in side) for side in padding)
     else:
-        return (((integer(padding, "padding", 0),) * 2),) * 2
+        return (((integer(padding, name, 0),) * 2),) * 2
     raise ValueError(
-        f'padding must be "same", "symmetric", "valid", an integer, or ((top, bottom), (left, right)), got {padding!r}'
+        f'{name} must be "same", "symmetric", "valid", an integer, or ((top, bottom), (left, right)), got {padding!r}'
     )
 
 
 def geometry(size: Pair, kernel: Pair, *, stride=1, padding="same", dilation=1, name: str = "window") -> Geometry:
     """Resolve a layer's settings for an image of ``size``; raise ``ValueError`` where no window fits."""
     stride, dilation = pair(stride, f"{name}: stride"), pair(dilation, f"{name}: dilation")
-    pads = resolve_padding(padding, size, kernel, stride, dilation)
+    kernel = pair(kernel, f"{name}: kernel size")
+    pads = resolve_padding(padding, size, kernel, stride, dilation, f"{name}: padding")
     out = tuple(output_size(*axis) for axis in zip(size, kernel, stride, pads, dilation))
     if min(out) < 1:
         raise ValueError(

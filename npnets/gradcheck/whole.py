@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npnets.gradcheck.numerical import output_of
-from npnets.gradcheck.report import OK, WRONG, Report, Row, verdict_of
+from npnets.gradcheck.report import OK, SUSPICIOUS, WRONG, Report, Row, verdict_of
 from npnets.gradcheck.running import generator
 from npnets.shapes import integer
 
@@ -62,7 +62,8 @@ def check_module(module, x, *, training=True, directions=5, seed=0, tolerance=1e
     -----
     Where a step crosses a kink (a ReLU changes sides, another cell wins a maximum), the difference mixes two slopes and
     the direction is an outlier. It is then repeated with shorter steps; and a row counts the *median* of its
-    directions, so that a single outlier does not decide. A wrong gradient disagrees along all of them.
+    directions, so that a single outlier does not decide. A wrong gradient disagrees along all of them. Where a number
+    is exactly at a kink no step helps; that is called suspicious, and said.
     """
     missing = [name for name in ("forward", "backward", "parameters") if not callable(getattr(module, name, None))]
     if missing:
@@ -150,6 +151,8 @@ class _Subject:
         results.sort(key=lambda result: result.error)
         median = results[(len(results) - 1) // 2]
         verdict = verdict_of(median.error, tolerance)
+        if verdict == WRONG and all(result.at_kink for result in results):
+            verdict = SUSPICIOUS
         return Row(
             name,
             verdict,
@@ -188,8 +191,11 @@ class _Subject:
             result = _Direction(error, analytic, numerical, h)
             best = result if best is None or result.error < best.error else best
             if best.error <= tolerance:
-                break
-        return best
+                return best
+        here = self.evaluate({})
+        left, right = (float(np.sum(self.dy * y)) / h for y in (here - below, above - here))
+        smooth = 1e-3 * max(size, abs(left), abs(right)) + 10 * self.rounding / h
+        return best._replace(at_kink=abs(right - left) > smooth)
 
     def _note(self, results, verdict, tolerance):
         outliers = sum(result.error > tolerance for result in results)
@@ -197,6 +203,11 @@ class _Subject:
             return f"{outliers} of {len(results)} directions cross a kink even with the shortest step"
         if verdict == OK and any(result.h < STEPS[0] for result in results):
             return "a direction crossed a kink; a shorter step did not"
+        if results[0].at_kink:
+            return (
+                "the slopes on the two sides differ: some number is exactly at a kink, where nothing can be compared "
+                "(a pixel of zero before a ReLU?): move x a little"
+            )
         if verdict == WRONG:
             return f"{outliers} of {len(results)} directions disagree"
         return ""
@@ -209,6 +220,7 @@ class _Direction(NamedTuple):
     analytic: float
     numerical: float
     h: float
+    at_kink: bool = False
 
 
 def _not_constant(value, rng):

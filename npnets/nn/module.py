@@ -7,6 +7,8 @@ is ``blocks.3.depthwise.w``.
 
 import numpy as np
 
+from npnets.parallel import cut, run
+
 
 class Parameter:
     """A learned array: its value, and the gradient that the last backward left.
@@ -259,16 +261,23 @@ class Residual(Sequential):
                 f"Residual: the shortcut has the shape {straight.shape}, but the branch {y.shape}; "
                 "a shortcut without a module of its own needs stride 1 and equal channels"
             )
-        return straight + y
+        return _add(straight, y)
 
     def backward(self, dy):
-        return super().backward(dy) + (dy if self.shortcut is None else self.shortcut.backward(dy))
+        return _add(super().backward(dy), dy if self.shortcut is None else self.shortcut.backward(dy))
 
     def trace(self, shape, visit, path=""):
         out = super().trace(shape, visit, path)
         if self.shortcut is not None:
             self.shortcut.trace(shape, visit, f"{path}.shortcut" if path else "shortcut")
         return out
+
+
+def _add(a, b):
+    """Return a + b, its images spread over the threads."""
+    total = np.empty(a.shape, np.result_type(a, b))
+    run(lambda piece: np.add(a[piece], b[piece], out=total[piece]), cut(len(a), a.nbytes / max(len(a), 1)))
+    return total
 
 
 class Concat(Module):

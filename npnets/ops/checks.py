@@ -1,25 +1,40 @@
 """The checks that several ops share. An error names the op and both shapes, and says what was expected."""
 
+import numpy as np
+
 
 def check_ndim(op, x, x_ndim, w=None, w_ndim=0):
     """Raise a ``ValueError`` unless ``x`` and ``w`` have the given numbers of axes and floating-point numbers."""
-    layouts = {
-        2: "(N, C)",
-        4: "(N, H, W, C)",
-    }
+    layouts = {2: "(N, C)", 4: "(N, H, W, C)"}
+    check_array(op, x, "x")
     if x.ndim != x_ndim:
         raise ValueError(f"{op}: x must have the shape {layouts[x_ndim]}, got {x.shape}")
     check_floating(op, x, "x")
+    check_not_empty(op, x)
     if w is not None:
+        check_array(op, w, "w")
         if w.ndim != w_ndim:
             raise ValueError(f"{op}: w must have {w_ndim} axes, got {w.shape} for x {x.shape}")
         check_floating(op, w, "w")
 
 
 def check_floating(op, array, name):
-    """Raise a ``ValueError`` for integers and booleans: a layer would silently round its results."""
+    """Raise a ``ValueError`` unless it is an array of floating-point numbers: a layer must not silently round."""
+    check_array(op, array, name)
     if array.dtype.kind not in "fc":
         raise ValueError(f"{op}: {name} must hold floating-point numbers, got dtype {array.dtype}; use {name}.astype")
+
+
+def check_array(op, array, name):
+    """Raise a ``ValueError`` unless it is a NumPy array."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{op}: {name} must be a NumPy array, got {type(array).__name__}; use np.asarray")
+
+
+def check_not_empty(op, x):
+    """Raise a ``ValueError`` if an axis of x has length 0."""
+    if x.size == 0:
+        raise ValueError(f"{op}: x has the shape {x.shape}; there is nothing in it")
 
 
 def check_bias(op, b, w):

@@ -279,20 +279,29 @@ def _column_phases(geo):
 def _row_windows(padded, phase, geo):
     """View the padded images as (N, H_out, K_h, taps, W_out C): for each kernel entry, the row that it multiplies."""
     s_h, s_w = geo.stride
-    columns = padded if s_w == 1 else np.ascontiguousarray(padded[:, :, phase.first :: s_w])
-    n, h, w, c = columns.strides
+    C = padded.shape[-1]
+    rows = _rows(padded if s_w == 1 else np.ascontiguousarray(padded[:, :, phase.first :: s_w]))
     taps = len(range(geo.kernel[1])[phase.taps])
-    return as_strided(
-        columns,
-        (len(columns), geo.out[0], geo.kernel[0], taps, geo.out[1] * columns.shape[-1]),
-        (n, s_h * h, geo.dilation[0] * h, phase.step * w, c),
-        writeable=False,
-    )
+    shape = (len(rows), geo.out[0], geo.kernel[0], taps, geo.out[1] * C)
+    return _windows(rows, shape, steps=(s_h, geo.dilation[0], phase.step * C))
+
+
+def _windows(rows, shape, steps):
+    """View images stored as rows (N, H, W C) as windows (N, H_out, taps, taps, W_out C).
+
+    ``steps``: how many rows from one output to the next and from one tap to the next, and how many numbers along the
+    row from one tap to the next.
+    """
+    n, h, _ = rows.strides
+    item = rows.itemsize  # not the last stride: for an axis of length 1 NumPy allows any
+    output, tap, along = steps
+    return as_strided(rows, shape, (n, output * h, tap * h, along * item, item), writeable=False)
 
 
 def _rows(images):
     """View images as rows of pixels: (N, H, W, C) -> (N, H, W C)."""
-    return images.reshape(*images.shape[:2], -1)
+    N, H, W, C = images.shape
+    return images.reshape(N, H, W * C)
 
 
 class Reach(NamedTuple):
@@ -322,19 +331,16 @@ def _reaches(size, out, kernel, stride, dilation, pads):
 def _input_gradient(dy, w, row_reaches, column_reaches, geo, out):
     """Write into ``out`` the gradient for some images: a stride-1 convolution of dy for each pair of residues."""
     pads = tuple(_reach_pads(axis, size) for axis, size in zip((row_reaches, column_reaches), geo.out))
-    padded = _pad(dy, pads)
-    n, h, v, c = padded.strides
+    C = dy.shape[-1]
+    padded = _rows(_pad(dy, pads))
     for rows, columns in itertools.product(row_reaches, column_reaches):
         target = out[:, rows.pixels, columns.pixels]
         if not (rows.taps and columns.taps):
             target[...] = 0  # a stride larger than the kernel skips these pixels
             continue
-        windows = as_strided(
-            padded[:, pads[0][0] + rows.first :, pads[1][0] + columns.first :],
-            (len(dy), rows.count, len(rows.taps), len(columns.taps), columns.count * dy.shape[-1]),
-            (n, h, rows.step * h, columns.step * v, c),
-            writeable=False,
-        )
+        start = padded[:, pads[0][0] + rows.first :, (pads[1][0] + columns.first) * C :]
+        shape = (len(dy), rows.count, len(rows.taps), len(columns.taps), columns.count * C)
+        windows = _windows(start, shape, steps=(1, rows.step, columns.step * C))
         kernel_rows = np.tile(w[np.ix_(rows.taps, columns.taps)], columns.count)
         if geo.stride[1] == 1:
             np.einsum("nhijr,ijr->nhr", windows, kernel_rows, out=_rows(target))

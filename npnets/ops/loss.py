@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npnets.ops.checks import check_floating
+from npnets.ops.checks import check_array, check_floating, check_gradient
 
 
 class CrossEntropyCache(NamedTuple):
@@ -54,10 +54,13 @@ def softmax_cross_entropy_forward(logits, labels, *, label_smoothing=0.0):
 def softmax_cross_entropy_backward(dy, cache):
     """Return ``dlogits = dy (p - t) / N`` for the scalar dy that arrives from above (1.0 at the end of a network)."""
     probabilities, targets = cache
-    return (probabilities - targets) * (dy / len(targets))
+    check_gradient("softmax_cross_entropy", np.asarray(dy), ())
+    return (probabilities - targets) * probabilities.dtype.type(dy / len(targets))
 
 
 def _check_loss(logits, labels, label_smoothing):
+    check_array("softmax_cross_entropy", logits, "logits")
+    check_array("softmax_cross_entropy", labels, "labels")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(logits):
         raise ValueError(
             f"softmax_cross_entropy: logits must have the shape (N, K) and labels (N,) with N > 0, "

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npnets.ops.checks import check_floating, check_gradient
+from npnets.ops.checks import check_array, check_floating, check_gradient, check_not_empty
 from npnets.parallel import cut, run, sum_in_order
 from npnets.shapes import integer
 
@@ -56,7 +56,7 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, *, training, d
     Differs from the paper: Algorithm 2 averages the statistics of many mini-batches after training. A running average
     is what every framework does instead, and what section 3.1 suggests for following the accuracy while training.
     """
-    C = _check_batch_norm(x, gamma, beta, running_mean, running_var)
+    C = _check_batch_norm(x, gamma, beta, running_mean, running_var, decay, eps)
     if training:
         m = x.size // C
         if m < 2:
@@ -168,13 +168,19 @@ def _pieces(rows):
     return cut(len(rows), rows.itemsize * rows.shape[1])
 
 
-def _check_batch_norm(x, gamma, beta, running_mean, running_var):
+def _check_batch_norm(x, gamma, beta, running_mean, running_var, decay, eps):
+    check_floating("batch_norm", x, "x")
+    check_not_empty("batch_norm", x)
+    if not 0 <= decay <= 1:
+        raise ValueError(f"batch_norm: decay (the weight of the old statistic) must be from 0 to 1, got {decay}")
+    if eps < 0:
+        raise ValueError(f"batch_norm: eps must not be negative, got {eps}")
     if x.ndim < 2:
         raise ValueError(f"batch_norm: x must have the shape (N, C) or (N, H, W, C), got {x.shape}")
-    check_floating("batch_norm", x, "x")
     C = x.shape[-1]
     vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
     for name, vector in vectors.items():
+        check_array("batch_norm", vector, name)
         if vector.shape != (C,):
             raise ValueError(f"batch_norm: {name} must have the shape ({C},) for x {x.shape}, got {vector.shape}")
     return C
@@ -217,6 +223,7 @@ def local_response_norm_forward(x, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
     if integer(size, "local_response_norm: size", 1) % 2 == 0:
         raise ValueError(f"local_response_norm: size must be odd, so that the window is centred, got {size}")
     check_floating("local_response_norm", x, "x")
+    alpha, beta, k = float(alpha), float(beta), float(k)
     s = k + alpha * _sum_neighbours(x * x, size)
     return x * s**-beta, LocalResponseNormCache(x, s, size, alpha, beta)
 

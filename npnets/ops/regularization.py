@@ -99,7 +99,7 @@ def _drop(op, x, rate, mask_shape, training, rng):
     if rng is None:
         raise ValueError(f"{op}: training needs rng, a numpy.random.Generator such as numpy.random.default_rng(0)")
     mask = rng.random(mask_shape, np.float32) >= rate
-    scale = 1 / (1 - rate)
+    scale = 1 / (1 - float(rate))  # a float64 scalar of NumPy would turn float32 into float64
     return x * mask * scale, DropoutCache(mask, scale, x.shape)
 
 

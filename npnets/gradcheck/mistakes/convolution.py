@@ -52,6 +52,12 @@ def both_gradients(case, geo):
     return {"dx": input_gradient(case, geo=geo), "dw": weight_gradient(case, geo)}
 
 
+def symmetric_geometry(case):
+    """Return the geometry with span // 2 pixels of padding on every side."""
+    geo = window_of(case)
+    return geo._replace(pads=tuple((span(k, d) // 2,) * 2 for k, d in zip(geo.kernel, geo.dilation)))
+
+
 @mistake(
     BOTH,
     "kernel not flipped",
@@ -117,13 +123,25 @@ def padding_off_by_one(case):
 
 @mistake(
     BOTH,
-    "padding cut from the wrong corner",
-    "the padding is not cut off at the top and on the left: the slice starts at 0",
-    "The image lies at [top : top + H], [left : left + W] of the padded gradient.",
+    "padding ignored",
+    "the padding is ignored at the top and on the left (for dx: the slice that cuts it off starts at 0)",
+    "The window of output k starts at pixel stride * k - top; the image lies at [top : top + H], [left : left + W] of "
+    "the padded gradient.",
 )
-def cut_from_corner(case):
-    """dx = padded[:, :H, :W]."""
-    return {"dx": input_gradient(case, geo=window_of(case)._replace(pads=((0, 0), (0, 0))))}
+def padding_ignored(case):
+    """dx = padded[:, :H, :W], and dw with windows that start in the image."""
+    return both_gradients(case, window_of(case)._replace(pads=((0, 0), (0, 0))))
+
+
+@mistake(
+    BOTH,
+    "padding always K // 2",
+    "the padding is taken as K // 2 on every side, whatever was set",
+    "Use the padding that the forward used: put it, or the resolved geometry, into the cache.",
+)
+def always_symmetric(case):
+    """span // 2 for any padding."""
+    return both_gradients(case, symmetric_geometry(case))
 
 
 @mistake(
@@ -150,9 +168,7 @@ def padding_kept(case):
 )
 def same_as_symmetric(case):
     """span // 2 on every side instead of SAME."""
-    geo = window_of(case)
-    symmetric = tuple((span(k, d) // 2,) * 2 for k, d in zip(geo.kernel, geo.dilation))
-    return both_gradients(case, geo._replace(pads=symmetric)) if case.padding == "same" else {}
+    return both_gradients(case, symmetric_geometry(case)) if case.padding == "same" else {}
 
 
 @mistake(

@@ -39,14 +39,19 @@ def statistics(case, *, axes=None, eps=None, batch=None):
     return Statistics(mu, var, inv_std, (case.x - mu) * inv_std, m)
 
 
-def closed_form(case, *, through_mean=1.0, through_var=1.0, axes=None, m=None, **changed):
-    """Return dx, with factors on the two indirect paths, other axes for the means, or other statistics."""
+def closed_form(case, *, through_mean=1.0, through_var=1.0, axes=None, m=None, centred=False, **changed):
+    """Return dx, with factors on the two indirect paths, other axes for the means, or other statistics.
+
+    ``centred`` keeps the path from the variance through the mean, as the chain rule of the paper writes it. It is zero
+    where x_hat has mean zero, but not with the wrong statistics.
+    """
     used = statistics(case)._replace(**changed)
     axes = tuple(range(case.x.ndim - 1)) if axes is None else axes
     m = used.m if m is None else m
     mean_dy = case.dy.sum(axis=axes, keepdims=True) / m
     mean_dy_x_hat = (case.dy * used.x_hat).sum(axis=axes, keepdims=True) / m
-    return case.gamma * used.inv_std * (case.dy - through_mean * mean_dy - through_var * used.x_hat * mean_dy_x_hat)
+    deviation = used.x_hat - used.x_hat.mean(axis=axes, keepdims=True) if centred else used.x_hat
+    return case.gamma * used.inv_std * (case.dy - through_mean * mean_dy - through_var * deviation * mean_dy_x_hat)
 
 
 def direct_path(case, inv_std):
@@ -135,6 +140,7 @@ def training_formula(case):
     of_batch = statistics(case, batch=True)
     return [
         {"dx": closed_form(case)},
+        {"dx": closed_form(case, centred=True)},
         {"dx": closed_form(case, through_var=0)},
         {"dx": closed_form(case, through_mean=0)},
         {"dx": closed_form(case, inv_std=of_batch.inv_std, x_hat=of_batch.x_hat)},
@@ -186,12 +192,13 @@ def m_is_batch_size(case):
 )
 @in_training
 def per_pixel(case):
-    """Means over axis 0, with x_hat as it should be or with x_hat normalized per pixel too."""
+    """Means over axis 0, with x_hat as it should be (in closed form or not), or normalized per pixel too."""
     if case.x.ndim != 4:
         return []
     pixel = statistics(case, axes=(0,))
     return [
         {"dx": closed_form(case, axes=(0,), m=pixel.m)},
+        {"dx": closed_form(case, axes=(0,), m=pixel.m, centred=True)},
         {
             "dx": closed_form(case, axes=(0,), m=pixel.m, x_hat=pixel.x_hat, inv_std=pixel.inv_std),
             "dgamma": dgamma(case, pixel.x_hat),
