@@ -19,6 +19,7 @@ RESOLUTIONS = {"mobilenet_v1_small": 28, "mobilenet_v2_small": 28, "mlp_batch_no
 __all__ = [
     "MODELS",
     "build",
+    "in_channels",
     "mlp_batch_norm",
     "mobilenet_v1",
     "mobilenet_v1_small",
@@ -59,6 +60,11 @@ def build(name, **settings):
 def resolution(name):
     """Return the width in pixels of the images that the model is meant for."""
     return RESOLUTIONS.get(name, 224)
+
+
+def in_channels(name):
+    """Return how many channels the model's input has where nothing else is said."""
+    return inspect.signature(MODELS[name]).parameters["in_channels"].default
 
 
 def _settings(function):

@@ -1,0 +1,335 @@
+"""``python -m npnets``: train, evaluate, cost, gradcheck, data, benchmark.
+
+Wrong input ends with one line on stderr and exit code 2; a training that diverges with 1; Ctrl-C with 130. What takes
+long to import is imported by the command that needs it.
+"""
+
+import argparse
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import npnets
+from npnets import cost, models, parallel
+
+DESCRIPTION = "Efficient convolutional networks in plain NumPy: train them, check their gradients, count their costs."
+
+def main(arguments=None):
+    """Run a command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: print(f"npnets: {message}", file=sys.stderr)
+        try:
+            return options.run(options) or 0
+        except (ValueError, OSError) as error:
+            print(f"npnets: {_one_line(error)}", file=sys.stderr)
+            return 2
+        except FloatingPointError as error:
+            print(f"npnets: training stopped: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as interrupt:
+            print(f"npnets: interrupted{_one_line(interrupt)}", file=sys.stderr)
+            return 130
+
+
+# --- train and evaluate ----------------------------------------------------------------------------------------------
+
+
+def train(options):
+    """Train a model and leave a checkpoint, the history and its curves in a folder."""
+    from npnets import checkpoint, runs, training
+
+    folder, settings = _run_folder(options)
+    arguments, about = runs.assemble(settings)
+    files = runs.RunFiles(folder, settings)
+    path = folder / "checkpoint.npz"
+    saver = checkpoint.Checkpoint(path, every=settings["save_every"], resume=options.resume, about=about)
+    if not options.quiet:
+        parameters = sum(parameter.size for parameter in arguments["model"].parameters())
+        data_name = arguments["train"].name
+        print(f"{settings['model']} on {data_name}: {parameters:,} parameters, in {folder}", file=sys.stderr)
+    callbacks = [files, saver]
+    try:
+        history = training.fit(**arguments, callbacks=callbacks, progress=not options.quiet, threads=options.threads)
+    except training.Interrupted:
+        resume = f"python -m npnets train --resume --out {shlex.quote(str(folder))}"
+        raise KeyboardInterrupt(f"; saved, continue with: {resume}") from None
+    files.write_curves(history)
+    print(f"test accuracy {history['test_accuracy'][-1]:.2%} after {len(history)} epochs; see {folder}/curves.png")
+
+
+def _run_folder(options):
+    """Return the folder of the run and its settings: new ones, or those of the run to be resumed."""
+    from npnets import runs
+
+    given = {name: getattr(options, name) for name in runs.SETTINGS if hasattr(options, name)}
+    settings = runs.settings(given)
+    if options.resume:
+        folder = options.out or runs.latest_folder(settings)
+        return folder, runs.saved_settings(folder, given)
+    folder = options.out or runs.free_folder(settings)
+    if (folder / "checkpoint.npz").exists():
+        raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --out")
+    return folder, settings
+
+
+def evaluate(options):
+    """Evaluate the model of a checkpoint on a test set, over all images and class by class."""
+    from npnets import checkpoint, datasets, training
+
+    path = options.checkpoint
+    if path.is_dir():
+        path = path / "checkpoint.npz"
+    model, numbers = checkpoint.load_model(path)
+    name = options.dataset or numbers["about"].get("dataset")
+    test = datasets.load(name, options.split, options.data)
+    with parallel.threads(options.threads):
+        result = training.evaluate(
+            model, test, mean=np.array(numbers["mean"]), std=np.array(numbers["std"]), batch_size=options.batch_size
+        )
+    print(f"{numbers['about']['model']} on {test.name} ({options.split}, {len(test):,} images)")
+    print(f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}")
+    for k, class_name in enumerate(test.class_names):
+        of_class = test.labels == k
+        if of_class.any():
+            print(f"  {class_name:12} {np.mean(result.predictions[of_class] == k):7.2%} of {of_class.sum():,}")
+
+
+# --- The other commands ----------------------------------------------------------------------------------------------
+
+
+def print_cost(options):
+    """Print what a model costs, layer by layer."""
+    settings = {"num_classes": options.classes, "in_channels": options.channels, "width_mult": options.width}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    model = models.build(options.model, **settings)
+    resolution = options.resolution or models.resolution(options.model)
+    channels = options.channels or models.in_channels(options.model)
+    profile = cost.profile(model, (resolution, resolution, channels))
+    print(profile.to_markdown() if options.markdown else profile)
+    if not options.markdown:
+        print(f"\nwithout batch norm {profile.params_without_bn:,} parameters")
+        for kind, (macs, params) in profile.shares().items():
+            print(f"  {kind:12} {macs:7.2%} of the multiply-adds, {params:7.2%} of the parameters")
+
+
+def gradcheck(options):
+    """Check every op and layer against numerical gradients."""
+    from npnets import gradcheck as checks
+
+    if options.mistakes:
+        for mistake in checks.mistakes():
+            print(f"{', '.join(mistake.ops):28} {mistake.name}: {mistake.sentence}")
+        return 0
+    report = checks.check_everything(seed=options.seed, ops=options.names or None, samples=options.samples)
+    print(report)
+    return 0 if report.passed else 1
+
+
+def data(options):
+    """Tell which data are here, or download a data set."""
+    from npnets import datasets
+
+    if options.dataset == "cifar10":
+        from npnets.datasets import download
+
+        download.fetch_cifar10(options.root, **({"url": options.url} if options.url else {}))
+    print("\n".join(datasets.describe(options.root)))
+
+
+def benchmark(options):
+    """Time npnets beside PyTorch."""
+    from npnets import benchmarks
+
+    return benchmarks.main(options)
+
+
+# --- The parser ------------------------------------------------------------------------------------------------------
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message):
+        self.exit(2, f"npnets: {_one_line(message)} (see `python -m {self.prog} --help`)\n")
+
+
+def _parser():
+    parser = _Parser(prog="npnets", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=npnets.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for add in (_add_train, _add_evaluate, _add_cost, _add_gradcheck, _add_data, _add_benchmark):
+        add(commands)
+    return parser
+
+
+def _command(commands, name, run, description, epilog=None):
+    parser = commands.add_parser(
+        name,
+        help=description.split(". ")[0].rstrip("."),
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_train(commands):
+    from npnets.runs import DATASET_SETTINGS, SETTINGS
+
+    parser = _command(
+        commands,
+        "train",
+        train,
+        "Train a network. By default a small MobileNetV2 on MNIST, with RMSProp, to over 99.2 % in a few minutes.\n"
+        "Leaves checkpoint.npz, history.json and curves.png in runs/<name>/. Ctrl-C saves; so does every 200th step.",
+        "examples:\n"
+        "  python -m npnets train\n"
+        "  python -m npnets train --dataset cifar10 --epochs 20 --out runs/first\n"
+        "  python -m npnets train --resume --out runs/first\n"
+        "  python -m npnets train --schedule exponential --learning-rate 0.045 --batch-size 96   (the paper's recipe)",
+    )
+
+    def add(group, flag, help_text, **settings):
+        name = flag.strip("-").replace("-", "_")
+        default = SETTINGS[name]
+        if default is None and any(name in defaults for defaults in DATASET_SETTINGS.values()):
+            default = ", ".join(f"{defaults[name]} for {dataset}" for dataset, defaults in DATASET_SETTINGS.items())
+        if default is not None:
+            help_text += f" (default: {default})"
+        group.add_argument(flag, help=help_text.replace("%", "%%"), default=argparse.SUPPRESS, **settings)
+
+    what = parser.add_argument_group("what is trained on what")
+    add(what, "--model", "one of the models", choices=models.names(), metavar="MODEL")
+    add(what, "--width", "width multiplier", type=_number)
+    add(what, "--dropout", "rate before the classifier", type=_number)
+    add(what, "--dataset", "mnist or cifar10", choices=list(DATASET_SETTINGS))
+    add(what, "--data", "folder of the data sets instead of the repository's data/")
+    add(what, "--images", "use only so many training images", type=_whole)
+    crops = ["none", "crop", "crop+mirror"]
+    add(what, "--augment", "none, crop (shift by up to 4 pixels) or crop+mirror", choices=crops)
+    how = parser.add_argument_group("how")
+    add(how, "--epochs", "passes over the training images", type=_whole)
+    add(how, "--batch-size", "images a step", type=_whole)
+    add(how, "--optimizer", "rmsprop or sgd", choices=["rmsprop", "sgd"])
+    add(how, "--learning-rate", "at its highest", type=_number)
+    add(how, "--schedule", "how the learning rate falls", choices=["cosine", "exponential", "constant"])
+    add(how, "--decay-rate", "factor an epoch of the exponential schedule", type=_number)
+    add(how, "--warmup", "steps over which the learning rate rises to its highest", type=_natural)
+    add(how, "--momentum", "weight of the old update", type=_number)
+    add(how, "--rms-decay", "RMSProp: weight of the old mean square", type=_number)
+    add(how, "--epsilon", "RMSProp: added to the mean square, inside the root", type=_number)
+    add(how, "--weight-decay", "of the weights; not of batch norm and biases", type=_number)
+    add(how, "--label-smoothing", "share of the target that is spread over all classes", type=_number)
+    add(how, "--weight-average", "evaluate an exponential moving average of the weights with this decay", type=_number)
+    add(how, "--seed", "of the weights, the order of the images and their augmentation", type=_natural)
+    running = parser.add_argument_group("running")
+    out_help = "folder of the run (default: runs/<dataset>-<model>)"
+    running.add_argument("--out", type=Path, metavar="FOLDER", help=out_help)
+    running.add_argument("--resume", action="store_true", help="continue a run with its own settings, bit for bit")
+    add(running, "--save-every", "steps between two checkpoints", type=_whole)
+    _add_threads(running)
+    running.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+def _add_evaluate(commands):
+    parser = _command(
+        commands,
+        "evaluate",
+        evaluate,
+        "Evaluate a trained model: loss and accuracy over the test images, and class by class.",
+        "example:\n  python -m npnets evaluate runs/mnist-mobilenet_v2_small",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint.npz, or the folder of a run")
+    parser.add_argument("--dataset", choices=["mnist", "cifar10"], help="another data set than the run's own")
+    parser.add_argument("--split", choices=["test", "train"], default="test", help="which images (default: test)")
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--batch-size", type=_whole, default=500, help="images at a time (default: 500)")
+    _add_threads(parser)
+
+
+def _add_cost(commands):
+    parser = _command(
+        commands,
+        "cost",
+        print_cost,
+        "Count parameters and multiply-adds of a model, layer by layer, from shapes alone.",
+        "models: " + ", ".join(models.names()) + "\n\nexample:\n  python -m npnets cost mobilenet_v2 --width 0.75"
+        " --resolution 160",
+    )
+    parser.add_argument("model", metavar="MODEL", help="one of the models")
+    parser.add_argument("--width", type=_number, help="width multiplier (default: 1)")
+    parser.add_argument("--resolution", type=_whole, help="input height and width in pixels (default: the paper's)")
+    parser.add_argument("--classes", type=_whole, help="number of classes (default: the model's)")
+    parser.add_argument("--channels", type=_whole, help="channels of the input (default: the model's)")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+
+
+def _add_gradcheck(commands):
+    parser = _command(
+        commands,
+        "gradcheck",
+        gradcheck,
+        "Check the gradients of every op and layer against complex-step and central-difference gradients.",
+        "examples:\n"
+        "  python -m npnets gradcheck batch_norm conv2d --samples 50\n"
+        "  python -m npnets gradcheck --mistakes",
+    )
+    parser.add_argument("names", nargs="*", help="ops or layers (default: all)")
+    parser.add_argument("--samples", type=_whole, default=3, help="drawn geometries of each (default: 3)")
+    parser.add_argument("--seed", type=_natural, default=0, help="of the drawn numbers (default: 0)")
+    parser.add_argument("--mistakes", action="store_true", help="list the mistakes that the diagnosis knows")
+
+
+def _add_data(commands):
+    parser = _command(
+        commands,
+        "data",
+        data,
+        "Tell which data sets are here and whether they are whole; download CIFAR-10.",
+        "examples:\n  python -m npnets data\n  python -m npnets data cifar10",
+    )
+    parser.add_argument("dataset", nargs="?", choices=["cifar10"], help="download this one from its home page")
+    parser.add_argument("--root", type=Path, help="folder of the data sets (default: NPNETS_DATA, else data/)")
+    parser.add_argument("--url", help="download the archive from here instead")
+
+
+def _add_benchmark(commands):
+    from npnets import benchmarks
+
+    parser = _command(commands, "benchmark", benchmark, "Time npnets beside PyTorch, each in its own process.")
+    benchmarks.add_arguments(parser)
+
+
+def _add_threads(parser):
+    parser.add_argument("--threads", type=_whole, help="default: all cores; any number gives the same bits")
+
+
+def _whole(text):
+    return _checked(text, int, lambda n: n >= 1, "a whole number from 1")
+
+
+def _natural(text):
+    return _checked(text, int, lambda n: n >= 0, "a whole number from 0")
+
+
+def _number(text):
+    return _checked(text, float, lambda x: 0 <= x < float("inf"), "a number from 0")
+
+
+def _checked(text, kind, fits, expected):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value
+
+
+def _one_line(message):
+    return " ".join(str(message).split())

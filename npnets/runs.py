@@ -1,0 +1,222 @@
+"""A training in a folder: from its settings to the arguments of ``fit``, and the files it leaves.
+
+A run's settings are a plain dict of what can be said on the command line. They are kept in its checkpoint, so that
+``--resume`` needs no more than the folder.
+"""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import npnets
+from npnets import augment, checkpoint, cost, datasets, models, optim, parallel
+
+# Every setting that decides the result of a training, with its default.
+SETTINGS = {
+    "model": "mobilenet_v2_small",
+    "dataset": "mnist",
+    "data": None,
+    "images": None,
+    "width": 1.0,
+    "dropout": 0.0,
+    "epochs": None,
+    "batch_size": 128,
+    "optimizer": "rmsprop",
+    "learning_rate": None,
+    "momentum": 0.9,
+    "rms_decay": 0.9,
+    "epsilon": 1e-3,
+    "weight_decay": 4e-5,
+    "schedule": "cosine",
+    "decay_rate": 0.98,
+    "warmup": 100,
+    "label_smoothing": 0.0,
+    "weight_average": 0.0,
+    "augment": None,
+    "seed": 0,
+    "save_every": 200,
+}
+
+# The defaults that depend on the data set.
+DATASET_SETTINGS = {
+    "mnist": {"epochs": 3, "augment": "none", "learning_rate": 0.01},
+    "cifar10": {"epochs": 40, "augment": "crop+mirror", "learning_rate": 0.01},
+}
+
+
+def settings(given):
+    """Return all settings of a run: the given ones, and the defaults for the rest."""
+    complete = {name: given.get(name, default) for name, default in SETTINGS.items()}
+    for name, value in DATASET_SETTINGS[complete["dataset"]].items():
+        complete[name] = given.get(name, value)
+    return complete
+
+
+def assemble(settings):
+    """Return the arguments of ``fit`` for these settings, and what a checkpoint must tell to build the model again."""
+    name = settings["dataset"]
+    train_set, test_set = (datasets.load(name, split, settings["data"]) for split in ("train", "test"))
+    if settings["images"] is not None:
+        train_set = _first(train_set, settings["images"])
+    model_settings = {
+        "num_classes": len(train_set.class_names),
+        "in_channels": train_set.images.shape[-1],
+        "dropout": settings["dropout"],
+        "seed": settings["seed"],
+    }
+    if settings["width"] != 1.0:
+        model_settings["width_mult"] = settings["width"]
+    if settings["model"] == "mlp_batch_norm":
+        model_settings["image_size"] = train_set.images.shape[1]
+    model = models.build(settings["model"], **model_settings)
+    cost.profile(model, train_set.images.shape)  # images that do not fit the model are found here
+    optimizer = _optimizer(model, settings)
+    steps_per_epoch = max(1, len(train_set) // settings["batch_size"])
+    average = None
+    if settings["weight_average"]:
+        average = optim.ExponentialMovingAverage(
+            model.parameters(), settings["weight_average"], extra=_running_statistics(model)
+        )
+    augmentation = {
+        "none": None,
+        "crop": augment.compose(_crop),
+        "crop+mirror": augment.compose(_crop, augment.mirror),
+    }[settings["augment"]]
+    arguments = {
+        "model": model,
+        "train": train_set,
+        "test": test_set,
+        "epochs": settings["epochs"],
+        "batch_size": settings["batch_size"],
+        "optimizer": optimizer,
+        "schedule": _schedule(settings, steps_per_epoch),
+        "seed": settings["seed"],
+        "augment": augmentation,
+        "label_smoothing": settings["label_smoothing"],
+        "average": average,
+    }
+    about = {"model": settings["model"], "model_settings": model_settings, "dataset": name, "command": settings}
+    return arguments, about
+
+
+def _optimizer(model, settings):
+    common = {"momentum": settings["momentum"], "weight_decay": settings["weight_decay"]}
+    if settings["optimizer"] == "sgd":
+        return optim.SGD(model.parameters(), settings["learning_rate"], **common)
+    rms = {"decay": settings["rms_decay"], "eps": settings["epsilon"]}
+    return optim.RMSProp(model.parameters(), settings["learning_rate"], **rms, **common)
+
+
+def _schedule(settings, steps_per_epoch):
+    rate = settings["learning_rate"]
+    if settings["schedule"] == "cosine":
+        schedule = optim.cosine(rate, settings["epochs"] * steps_per_epoch)
+    elif settings["schedule"] == "exponential":
+        schedule = optim.exponential(rate, decay_rate=settings["decay_rate"], steps_per_decay=steps_per_epoch)
+    else:
+        schedule = optim.constant(rate)
+    return optim.warmup(schedule, settings["warmup"]) if settings["warmup"] else schedule
+
+
+def _crop(images, rng):
+    return augment.random_crop(images, 4, rng)
+
+
+def _first(dataset, count):
+    """Return the first images of a data set; its name says how many."""
+    if not 1 <= count <= len(dataset):
+        raise ValueError(f"--images must be from 1 to {len(dataset)} for {dataset.name}, got {count}")
+    name = f"{dataset.name}-first-{count}"
+    return datasets.Dataset(dataset.images[:count], dataset.labels[:count], name, dataset.class_names)
+
+
+def _running_statistics(model):
+    return {f"{path}.{name}": getattr(m, name) for path, m in model.named_modules() for name in m.running}
+
+
+class RunFiles:
+    """A callback that writes ``history.json`` after each epoch and ``curves.png`` at the end."""
+
+    def __init__(self, folder, settings):
+        self.folder = folder
+        self.settings = settings
+
+    def after_epoch(self, run):
+        about = {"settings": self.settings, "command": shlex.join(["python", "-m", "npnets", *sys.argv[1:]])}
+        about["environment"] = environment()
+        checkpoint.write_json(self.folder / "history.json", about | run.history.to_dict())
+
+    def interrupted(self, run):
+        if run.history.epochs:
+            self.write_curves(run.history)
+
+    def write_curves(self, history):
+        from npnets import plots  # matplotlib takes longer to import than the command line to answer
+
+        title = f"{self.settings['model']} on {self.settings['dataset']}"
+        with checkpoint.replacing(self.folder / "curves.png") as file:
+            file.write(plots.png(plots.training_curves(history, title=title)))
+
+
+def environment():
+    """Return what a recorded result must name: versions, cores, and the commit where there is one."""
+    try:
+        here = Path(__file__).parent
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+        commit = git.stdout.strip() or None
+    except OSError:
+        commit = None
+    return {
+        "npnets": npnets.__version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cores": parallel.available_cores(),
+    }
+
+
+def free_folder(settings):
+    """Return runs/<dataset>-<model>, or the first of its numbered siblings in which there is no run."""
+    usual = _usual_folder(settings)
+    number, folder = 1, usual
+    while folder.exists():
+        number += 1
+        folder = usual.with_name(f"{usual.name}-{number}")
+    return folder
+
+
+def latest_folder(settings):
+    """Return the run that was saved last among runs/<dataset>-<model> and its numbered siblings."""
+    usual = _usual_folder(settings)
+    saved = list(usual.parent.glob(f"{usual.name}*/checkpoint.npz"))
+    if not saved:
+        raise ValueError(f"there is no run to resume in {usual}; name its folder with --out")
+    return max(saved, key=os.path.getmtime).parent
+
+
+def saved_settings(folder, given):
+    """Return the settings of the run in a folder.
+
+    Raises
+    ------
+    ValueError
+        If one of the ``given`` differs from the run's: a run is resumed as it was started.
+    """
+    _, numbers = checkpoint.read(folder / "checkpoint.npz")
+    try:
+        saved = numbers["about"]["command"]
+        differences = [f"{name} was {saved[name]}, now {given[name]}" for name in given if saved[name] != given[name]]
+    except (KeyError, TypeError):
+        raise ValueError(f"{folder}/checkpoint.npz was not written by `python -m npnets train`") from None
+    if differences:
+        raise ValueError(f"{folder} was started with other settings ({'; '.join(differences)}); leave them out")
+    return saved
+
+
+def _usual_folder(settings):
+    return Path("runs") / f"{settings['dataset']}-{settings['model']}"
