@@ -343,6 +343,44 @@ def test_a_forward_that_computes_something_else_is_mentioned():
     assert diagnose("swish", lambda dy, x: dy, forward=lambda x: (x[:1], x)).wrong == ("forward",)
 
 
+def test_a_backward_for_images_need_not_fit_vectors():
+    """The mistake is more interesting than the vectors; without one, the vectors are reported."""
+
+    def for_images(bug):
+        return lambda dy, cache: batch_norm(bug)(dy, cache) if dy.shape[3] else None
+
+    diagnosis = diagnose("batch_norm", for_images("variance"))
+    assert diagnosis.mistakes == ("variance as a constant",) and "Left out: backward: with x (6, 3)" in str(diagnosis)
+    assert diagnose("batch_norm", for_images(None)).wrong == ("backward",)
+
+
+def test_a_constant_channel_divides_nothing_by_zero(rng):
+    x = rng.standard_normal((5, 3))
+    x[:, 1] = 4
+    inputs = x, np.array([1.0, 2.0, 0.0]), np.zeros(3), np.zeros(3), np.ones(3)
+    diagnosis = diagnose("batch_norm", batch_norm("mean"), inputs, settings={"training": True})
+    assert diagnosis.mistakes == ("mean as a constant",)
+
+
+def test_settings_are_read_from_a_students_own_forward(rng):
+    """Its eps is not the one of the op, and it takes other arguments."""
+
+    def forward(x, gamma, beta, eps=1e-5):
+        mu, inv_std = x.mean(axis=0), 1 / np.sqrt(x.var(axis=0) + eps)
+        return gamma * (x - mu) * inv_std + beta, (x, gamma, mu, inv_std)
+
+    def backward(dy, cache):
+        x, gamma, mu, inv_std = cache
+        dx = gamma * inv_std * (dy - dy.mean(axis=0))
+        return dx, (dy * (x - mu) * inv_std).sum(axis=0), dy.sum(axis=0)
+
+    x, gamma, beta = rng.standard_normal((6, 3)), rng.uniform(0.5, 2, 3), rng.standard_normal(3)
+    for inputs in ((x, gamma, beta), (x, gamma, beta, 1e-2)):
+        report = check_op(forward, backward, inputs, op="batch_norm")
+        assert [row.verdict for row in report.rows] == ["WRONG", "ok", "ok"]
+        assert report.diagnosis.mistakes == ("variance as a constant",)
+
+
 # --- General patterns ------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The checks themselves: right gradients pass, wrong ones do not, and nothing a student passes in is harmed."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -64,8 +65,9 @@ def test_a_cache_integers_and_settings_are_no_obstacle(method, rng):
     (gradient,) = method(ops.softmax_cross_entropy_forward, (logits, labels), 1.5)
     right = ops.softmax_cross_entropy_backward(1.5, ops.softmax_cross_entropy_forward(logits, labels)[1])
     np.testing.assert_allclose(gradient, right, atol=1e-9)
-    alone = method(lambda x: x**3, np.array([2.0]), np.array([1.0]))
-    np.testing.assert_allclose(alone, [12.0], rtol=1e-9)
+    for two in (2.0, np.array(2.0), np.array([2.0])):
+        alone = method(lambda x: x**3, two, np.ones_like(two))
+        assert alone == pytest.approx(12, rel=1e-9) and alone.shape == np.shape(two)
 
 
 @pytest.mark.parametrize("method", [complex_step, central_differences])
@@ -91,9 +93,47 @@ def test_complex_step_refuses_what_is_not_analytic(rng):
         y[...] = x
         return y
 
-    for function in (ops.relu_forward, loses_it_with_a_warning, lambda x: np.abs(x), lambda x: x.real):
-        with pytest.raises(ValueError, match=r"complex (numbers|input)"):
-            complex_step(function, x, np.ones(3))
+    for function, words in [
+        (ops.relu_forward, "complex numbers"),
+        (loses_it_with_a_warning, "does not take complex numbers"),
+        (lambda x: np.hypot(x, 1.0), "does not take complex numbers"),
+        (lambda x: np.abs(x), "drops the imaginary part"),
+        (lambda x: x.real, "drops the imaginary part"),
+        (lambda x: x * x.real, "not analytic"),
+    ]:
+        with warnings.catch_warnings(), pytest.raises(ValueError, match=words):
+            warnings.simplefilter("ignore")  # outside of these tests, warnings are not errors
+            complex_step(function, x, rng.standard_normal(3))
+
+
+def test_a_strongly_curved_function_is_not_taken_for_one_that_is_not_analytic():
+    np.testing.assert_allclose(complex_step(lambda x: x**3, np.array([1e-5]), np.array([1.0])), [3e-10], rtol=1e-12)
+
+
+def test_a_variance_of_complex_numbers_is_not_believed(rng):
+    """np.var takes the modulus: its complex derivative is zero, as if the variance were a constant."""
+    x, dy = rng.standard_normal((5, 3)), rng.standard_normal(3)
+    with pytest.raises(ValueError, match=r"not analytic.*var of complex"):
+        complex_step(lambda x: x * x.var(axis=0), x, rng.standard_normal((5, 3)))
+    right = 2 * dy * (x - x.mean(axis=0)) / 5
+    gradient = complex_step(lambda x: ((x - x.mean(axis=0)) ** 2).mean(axis=0), x, dy)
+    np.testing.assert_allclose(gradient, right, rtol=1e-12)
+
+
+@pytest.mark.parametrize("h", [1e-1, 1e-3])
+def test_a_step_that_is_too_long_is_inaccurate_but_no_error(h, rng):
+    """The plot of error against step size needs it."""
+    x, w, dy = rng.standard_normal((3, 4))
+    assert 1e-9 < relative_error(complex_step(f, (x, w), dy, h=h)[0], f_gradients(x, w, dy)[0]).max() < 1e-1
+
+
+@pytest.mark.parametrize("method", [complex_step, central_differences])
+def test_a_function_may_write_into_what_it_is_given(method):
+    def doubled(x):
+        x *= 2
+        return x
+
+    np.testing.assert_allclose(method(doubled, np.array([1.0, 3.0]), np.array([1.0, 1.0])), [2, 2], rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", [complex_step, central_differences])
@@ -161,7 +201,7 @@ def test_one_wrong_element_is_found_and_located(rng):
         (lambda dy, x: "dx", "not an array"),
         (lambda dy, x: [[1.0], [1.0, 2.0]], "gradients"),
         (lambda dy, x: cube_backward(dy, x) + 1j, "complex"),
-        (lambda dy, x: dy / 0, "inf|zero"),
+        (lambda dy, x: dy / 0, "it contains inf|it contains -inf"),
         (lambda dy, x: undefined_name, "NameError"),  # noqa: F821
         (lambda dy: dy, "TypeError"),
         (lambda dy, x: cube_backward(dy, x).astype(np.float32), "float32"),
@@ -242,6 +282,21 @@ def test_differences_are_taken_where_the_complex_step_does_not_apply(rng):
     assert not check_op(lambda x: (np.abs(x), x), lambda dy, x: dy, x).passed
 
 
+@pytest.mark.parametrize("method", ["complex", "differences"])
+def test_a_gradient_that_is_zero_is_not_measured_by_its_rounding_errors(rng, method):
+    """Like a bias before a batch norm: the mean takes it away again."""
+
+    def forward(x, b):
+        y = x + b
+        return y - y.mean(axis=0), None
+
+    def backward(dy, _):
+        dx = dy - dy.mean(axis=0)
+        return dx, dx.sum(axis=0)
+
+    assert check_op(forward, backward, (10 * rng.standard_normal((7, 3)), rng.standard_normal(3)), method=method).passed
+
+
 def test_single_precision_inputs_are_computed_with_in_double(rng):
     x = rng.standard_normal(4).astype(np.float32)
     assert check_op(cube, cube_backward, x).rows[0].error < 1e-14
@@ -293,6 +348,16 @@ def test_several_inputs_of_an_unknown_op_are_taken_in_order(rng):
     assert [(row.name, row.verdict) for row in report.rows] == [("da", "ok"), ("db", "WRONG")]
     assert "3 gradients" in str(check_op(forward, lambda dy, c: (dy * c[1], dy * c[0], dy + 0), (a, b)))
     assert check_op(forward, lambda dy, c: dy * c[0], (a, b), wrt=[1]).passed
+
+    def pick(k, x):
+        return x[k], (k, x)
+
+    def pick_backward(dy, cache):
+        dx = np.zeros_like(cache[1])
+        np.add.at(dx, cache[0], dy)
+        return None, dx
+
+    assert check_op(pick, pick_backward, (np.array([1, 0, 1]), a)).passed
 
 
 # --- check_module ----------------------------------------------------------------------------------------------------
@@ -401,6 +466,36 @@ def test_hidden_randomness_is_reported(rng):
 def test_a_module_that_fails_gives_a_report():
     report = check_module(small_network(), np.ones((2, 5, 4, 7)))
     assert not report.passed and report.rows[0].name == "forward" and "channels" in report.rows[0].note
+
+
+class Counting(nn.Layer):
+    """Another output at each forward: it multiplies by how often it was used."""
+
+    running = ("count",)
+
+    def __init__(self):
+        super().__init__()
+        self.count = np.array([1.0, 2.0])
+
+    def apply(self, x, training):
+        self.count += 1
+        return x * self.count, self.count.copy()
+
+    def apply_backward(self, dy, cache):
+        return dy * cache
+
+
+def test_every_evaluation_starts_from_the_same_state(rng):
+    assert check_module(Counting(), rng.standard_normal((4, 2))).passed
+
+
+def test_a_single_outlier_does_not_decide(rng):
+    """One number is so near to a kink that some directions cross it even with the shortest step."""
+    x = rng.standard_normal((5, 6))
+    x[2, 3] = 1.5e-8
+    reports = [check_module(nn.ReLU(), x, seed=seed) for seed in range(10)]
+    told = [report for report in reports if "even with the shortest step" in report.rows[0].note]
+    assert told and all(report.passed and report.rows[0].error <= 1e-6 for report in told)
 
 
 class NothingComesBack(nn.Linear):

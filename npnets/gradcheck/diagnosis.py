@@ -251,15 +251,14 @@ def _expected_output(known, case):
 
 
 def _explained(known: KnownOp, attempts, wrong) -> dict[str, list[Mistake]]:
-    """Return for each wrong gradient the mistakes that reproduce it in every attempt, the most comprehensive ones."""
+    """Return for each wrong gradient the mistakes that reproduce it in every attempt."""
     found = {gradient: [] for gradient in wrong}
     for mistake in mistakes(known.name) if wrong else ():
         ways = [mistake.wrong(attempt.case) or [{}] for attempt in attempts]
         for gradient in wrong:
             if _reproduces(mistake, ways, attempts, gradient):
                 found[gradient].append(mistake)
-    covers = {m: sum(m in others for others in found.values()) for ms in found.values() for m in ms}
-    return {g: [m for m in ms if covers[m] == max(covers[other] for other in ms)] for g, ms in found.items()}
+    return found
 
 
 def _reproduces(mistake: Mistake, ways, attempts, gradient: str) -> bool:

@@ -3,18 +3,19 @@
 A backward pass returns a *vector-Jacobian product*: with the upstream gradient ``dy`` and the loss
 ``L = sum(dy * f(x))``, it is dL/dx. Both functions here compute that number by number, from ``f`` alone.
 
-===================== ============================================ ===================== ===========================
+===================== ============================================ ===================== =============================
 method                formula                                      error                 asks of f
-===================== ============================================ ===================== ===========================
+===================== ============================================ ===================== =============================
 :func:`complex_step`  ``Im L(x + i h) / h``                        rounding of f only    accepts complex numbers,
-                                                                   (about 1e-16)         analytic (no ``abs``, ``>``)
+                                                                   (about 1e-16)         analytic (no ``abs``, ``var``)
 central differences   ``(L(x + h) - L(x - h)) / (2 h)``            ``h^2`` + ``1e-16/h`` no kink between the points
-===================== ============================================ ===================== ===========================
+===================== ============================================ ===================== =============================
 """
 
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -47,14 +48,18 @@ def complex_step(f: Callable, inputs, dy, *, wrt=None, h: float = 1e-30):
     Raises
     ------
     ValueError
-        If f rejects complex numbers or drops their imaginary part (use :func:`central_differences`), or if ``dy``
-        does not have the shape of y.
+        If f rejects complex numbers, drops their imaginary part, or is not analytic (use
+        :func:`central_differences`), or if ``dy`` does not have the shape of y.
 
     Notes
     -----
-    A function that is not analytic (``abs``, ``x.real``) can get past these checks and give a wrong number; a
-    comparison such as ``x > 0`` looks at the real part, and is harmless away from the kink.
+    ``x.var()`` is the trap: for complex numbers NumPy averages the squared *modulus*, which is not analytic. The
+    derivative then lacks the path through the variance, and would agree with a backward that forgets it. Write
+    ``((x - x.mean()) ** 2).mean()``. So that no such number is believed, the slope along one random direction is
+    compared with a central difference. A comparison such as ``x > 0`` looks at the real part, and is harmless away
+    from the kink.
     """
+    _require_analytic(f, inputs, dy, wrt)
 
     def derivative(evaluate, x, index):
         here = x[index]
@@ -159,21 +164,59 @@ def output_of(result):
 
 
 def _each_element(f, inputs, dy, wrt, derivative, dtype, only=None):
+    alone, inputs, wrt = _arguments(inputs, wrt)
+    gradients = []
+    for position in wrt:
+        x = np.array(inputs[position], dtype)
+        evaluate = _evaluation(f, inputs, position, x, np.asarray(dy))
+        gradient = np.zeros(x.shape)
+        with _complex_warnings_as_errors():
+            for index in [only] if only is not None else np.ndindex(x.shape):
+                gradient[index] = derivative(evaluate, x, index)
+        gradients.append(gradient)
+    return gradients[0] if alone else tuple(gradients)
+
+
+def _require_analytic(f, inputs, dy, wrt):
+    """Raise a ``ValueError`` where complex step and central difference disagree along a random direction."""
+    _, inputs, wrt = _arguments(inputs, wrt)
+    rng, dy = np.random.default_rng(0), np.asarray(dy)
+
+    def output(position, x):
+        return _evaluation(f, inputs, position, x, dy)()
+
+    for position in wrt:
+        x = np.array(inputs[position], np.float64)
+        v = rng.standard_normal(x.shape) * np.maximum(1.0, np.abs(x))
+        with _complex_warnings_as_errors():
+            terms = dy * output(position, x + 1e-30j * v).imag / 1e-30
+        for h in (1e-6, 1e-8):  # the shorter step for strongly curved functions
+            above, below = output(position, x + h * v), output(position, x - h * v)
+            difference = np.sum(dy * (above - below)) / (2 * h)
+            rounding = 10 * np.finfo(float).eps * np.linalg.norm(np.ravel(dy * above)) / h
+            if abs(np.sum(terms) - difference) <= 1e-5 * np.linalg.norm(np.ravel(terms)) + rounding:
+                break
+        else:
+            raise ValueError(
+                f"the function is not analytic: along one direction its slope is {difference:.6g}, by complex step "
+                f"{np.sum(terms):.6g} (abs, a real part, var of complex numbers, a kink?)"
+            )
+
+
+def _arguments(inputs, wrt):
+    """Return whether there is one input only, the tuple of inputs, and the positions to differentiate."""
     alone = not isinstance(inputs, (tuple, list))
     inputs = (inputs,) if alone else tuple(inputs)
     if wrt is None:
         wrt = [0] if alone else [k for k, value in enumerate(inputs) if is_differentiable(value)]
-    gradients = []
+    return alone, inputs, wrt
+
+
+@contextmanager
+def _complex_warnings_as_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        for position in wrt:
-            x = np.array(inputs[position], dtype)
-            evaluate = _evaluation(f, inputs, position, x, np.asarray(dy))
-            gradient = np.zeros(x.shape)
-            for index in [only] if only is not None else np.ndindex(x.shape):
-                gradient[index] = derivative(evaluate, x, index)
-            gradients.append(gradient)
-    return gradients[0] if alone else tuple(gradients)
+        yield
 
 
 def _evaluation(f, inputs, position, x, dy):

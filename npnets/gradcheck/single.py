@@ -130,6 +130,7 @@ class _Numerical:
         self.method = method or (DIFFERENCES if known is not None and known.kinked else COMPLEX)
         self.automatic = method is None
         self.given_tolerance = tolerance
+        self.reason = ""
 
     @property
     def tolerance(self):
@@ -140,10 +141,10 @@ class _Numerical:
         if self.method == COMPLEX:
             try:
                 return complex_step(self.call, self.inputs, self.dy, wrt=(position,))[0]
-            except Exception:
+            except Exception as error:
                 if not self.automatic:
                     raise
-                self.method = DIFFERENCES
+                self.method, self.reason = DIFFERENCES, f"differences were taken: {error}"
         return central_differences(self.call, self.inputs, self.dy, wrt=(position,), h=STEP)[0]
 
     def compare(self, name, gradient, position):
@@ -160,23 +161,20 @@ class _Numerical:
         if got.shape != numerical.shape or not np.all(np.isfinite(got)):
             return Row(name, WRONG, self.method, note=describe(got, numerical, **self._context())), False
         errors = self._errors(got, numerical)
-        note, kinks = "", False
-        if self.method == COMPLEX and self.automatic and np.max(errors, initial=0) > self.tolerance:
-            numerical, note = self._second_opinion(numerical, position)
-            errors = self._errors(got, numerical)
+        notes, kinks = [self.reason] if self.reason else [], False
+        self.reason = ""  # said once
         if self.method == DIFFERENCES:
             at_kink = self._at_kinks(errors, position)
             if at_kink.any():
                 kinks, errors = True, np.where(at_kink, -1.0, errors)  # none of them shall be the largest
                 first = [int(k) for k in np.argwhere(at_kink)[0]]
-                note = f"at a kink and left out: {at_kink.sum()} of {errors.size} elements, the first at {first}"
-        return self._row(name, got, numerical, errors, note), kinks
+                notes.append(f"at a kink and left out: {at_kink.sum()} of {errors.size} elements, the first at {first}")
+        return self._row(name, got, numerical, errors, notes), kinks
 
-    def _row(self, name, got, numerical, errors, note):
+    def _row(self, name, got, numerical, errors, notes):
         worst = tuple(int(k) for k in np.unravel_index(np.argmax(errors), errors.shape)) if errors.size else ()
         error = max(float(errors[worst]), 0.0) if errors.size else 0.0
         verdict = verdict_of(error, self.tolerance)
-        notes = [note] if note else []
         if verdict == WRONG:
             count = int(np.sum(errors > self.tolerance))
             notes.append(f"{count} of {errors.size} elements differ")
@@ -197,14 +195,6 @@ class _Numerical:
         noise = rounding / STEP if self.method == DIFFERENCES else rounding
         floor = max(0.01 * np.max(np.abs(numerical), initial=0.0), noise / self.tolerance)
         return relative_error(got, numerical, floor)
-
-    def _second_opinion(self, numerical, position):
-        """Complex step and differences must agree; where they do not, the function is not analytic."""
-        differences = central_differences(self.call, self.inputs, self.dy, wrt=(position,), h=STEP)[0]
-        if np.max(relative_error(numerical, differences), initial=0) < 1e-3:
-            return numerical, ""
-        self.method = DIFFERENCES
-        return differences, "the forward is not analytic (abs, a real part, a kink), so differences were taken"
 
     def _at_kinks(self, errors, position):
         """Mark the disagreeing elements in which the slopes on the two sides differ."""

@@ -194,7 +194,7 @@ class _Subject:
                 return best
         here = self.evaluate({})
         left, right = (float(np.sum(self.dy * y)) / h for y in (here - below, above - here))
-        smooth = 1e-3 * max(size, abs(left), abs(right)) + 10 * self.rounding / h
+        smooth = 1e-3 * max(size, abs(left), abs(right))
         return best._replace(at_kink=abs(right - left) > smooth)
 
     def _note(self, results, verdict, tolerance):

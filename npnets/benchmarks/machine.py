@@ -1,0 +1,65 @@
+"""Which machine, and which versions: a figure means nothing without them."""
+
+import os
+import platform
+import subprocess
+
+import numpy as np
+
+import npnets
+from npnets.parallel import available_cores
+
+
+def describe(torch_python=None):
+    """Return the machine and the versions as a dict of plain values."""
+    return {
+        "cpu": _cpu(),
+        "cores": available_cores(),
+        "system": platform.platform(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "npnets": npnets.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": _blas(),
+        "torch": _torch_version(torch_python),
+    }
+
+
+def lines(about):
+    """Return the description as lines to print."""
+    versions = [f"npnets {about['npnets']}", f"Python {about['python']}", f"NumPy {about['numpy']}", about["blas"]]
+    if about["torch"]:
+        versions.append(f"PyTorch {about['torch']}")
+    text = [f"{about['cpu']}, {about['cores']} cores, {about['system']}", ", ".join(versions)]
+    if about["load"] is not None and about["load"] > 0.5:
+        text.append(f"Caution: the load average is {about['load']:.1f}; other work on this machine distorts the figures.")
+    return text
+
+
+def _cpu():
+    """Return the model of the processor, by Linux' own words where it has them."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _blas():
+    """Return the matrix library that NumPy uses, for example ``openblas 0.3.29 (SkylakeX)``."""
+    from threadpoolctl import threadpool_info
+
+    found = [
+        f"{library['internal_api']} {library['version']}"
+        + (f" ({library['architecture']})" if library.get("architecture") else "")
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+    return ", ".join(found) or "an unknown BLAS"
+
+
+def _torch_version(python):
+    if python is None:
+        return None
+    program = [python, "-c", "import torch; print(torch.__version__)"]
+    return subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,133 @@
+"""What the tests of nn share: a maker for every layer and block, and random numbers in place of zeros and ones."""
+
+import numpy as np
+
+from npnets import nn
+from npnets.nn import Parameter
+
+IMAGE = (6, 5, 3)
+VECTOR = (7,)
+
+
+def _drawn(rng, dtype):
+    return {"rng": rng, "dtype": dtype}
+
+
+def _residual(rng, dtype, **settings):
+    chain = [nn.DepthwiseConv2d(3, 3, **_drawn(rng, dtype)), nn.BatchNorm(3, dtype=dtype), nn.Swish()]
+    return nn.Residual(*chain, **settings)
+
+
+def _concat(rng, dtype):
+    return nn.Concat(
+        narrow=nn.PointwiseConv2d(3, 2, bias=True, **_drawn(rng, dtype)),
+        wide=nn.Conv2d(3, 4, 3, **_drawn(rng, dtype)),
+        pool=nn.AvgPool2d(3, stride=1, padding="same"),
+    )
+
+
+def _classifier(rng, dtype):
+    return nn.Sequential(
+        stem=nn.ConvBNAct(3, 4, 3, stride=2, **_drawn(rng, dtype)),
+        blocks=[nn.Swish(), nn.PointwiseConv2d(4, 5, **_drawn(rng, dtype))],
+        pool=nn.GlobalAvgPool(),
+        dropout=nn.Dropout(0.3, rng=rng),
+        classifier=nn.Linear(5, 3, **_drawn(rng, dtype)),
+    )
+
+
+# What is made of (rng, dtype), and the shape of one image for it.
+CASES = {
+    "Conv2d": (lambda rng, dtype: nn.Conv2d(3, 4, 3, **_drawn(rng, dtype)), IMAGE),
+    "Conv2d, bias": (
+        lambda rng, dtype: nn.Conv2d(
+            3, 4, (3, 2), stride=(2, 1), dilation=(1, 2), padding="symmetric", bias=True, **_drawn(rng, dtype)
+        ),
+        IMAGE,
+    ),
+    "DepthwiseConv2d": (lambda rng, dtype: nn.DepthwiseConv2d(3, 3, **_drawn(rng, dtype)), IMAGE),
+    "DepthwiseConv2d, bias": (
+        lambda rng, dtype: nn.DepthwiseConv2d(
+            3, (2, 3), stride=2, padding=((1, 0), (0, 2)), bias=True, **_drawn(rng, dtype)
+        ),
+        IMAGE,
+    ),
+    "PointwiseConv2d": (lambda rng, dtype: nn.PointwiseConv2d(3, 4, **_drawn(rng, dtype)), IMAGE),
+    "PointwiseConv2d, bias": (lambda rng, dtype: nn.PointwiseConv2d(3, 4, bias=True, **_drawn(rng, dtype)), IMAGE),
+    "Linear": (lambda rng, dtype: nn.Linear(7, 4, **_drawn(rng, dtype)), VECTOR),
+    "Linear, no bias": (lambda rng, dtype: nn.Linear(7, 4, bias=False, **_drawn(rng, dtype)), VECTOR),
+    "BatchNorm": (lambda rng, dtype: nn.BatchNorm(3, decay=0.7, dtype=dtype), IMAGE),
+    "BatchNorm, 2-D": (lambda rng, dtype: nn.BatchNorm(7, eps=1e-5, dtype=dtype), VECTOR),
+    "LocalResponseNorm": (lambda rng, dtype: nn.LocalResponseNorm(size=3, alpha=0.2, beta=0.6, k=1.5), IMAGE),
+    "ReLU": (lambda rng, dtype: nn.ReLU(), IMAGE),
+    "ReLU6": (lambda rng, dtype: nn.ReLU6(), IMAGE),
+    "Sigmoid": (lambda rng, dtype: nn.Sigmoid(), IMAGE),
+    "Swish": (lambda rng, dtype: nn.Swish(), VECTOR),
+    "MaxPool2d": (lambda rng, dtype: nn.MaxPool2d(2), IMAGE),
+    "MaxPool2d, overlapping": (lambda rng, dtype: nn.MaxPool2d((3, 2), stride=(2, 1), padding="same"), IMAGE),
+    "AvgPool2d": (lambda rng, dtype: nn.AvgPool2d(3, stride=2, padding="same"), IMAGE),
+    "AvgPool2d, one pixel": (lambda rng, dtype: nn.AvgPool2d(1), IMAGE),
+    "GlobalAvgPool": (lambda rng, dtype: nn.GlobalAvgPool(), IMAGE),
+    "Dropout": (lambda rng, dtype: nn.Dropout(0.4, rng=rng), IMAGE),
+    "Dropout, rate 0": (lambda rng, dtype: nn.Dropout(0, rng=rng), VECTOR),
+    "DropPath": (lambda rng, dtype: nn.DropPath(np.float64(0.6), rng=rng), IMAGE),
+    "ResizeBilinear": (lambda rng, dtype: nn.ResizeBilinear((3, 8)), IMAGE),
+    "ResizeBilinear, corners": (lambda rng, dtype: nn.ResizeBilinear(7, align_corners=True), IMAGE),
+    "Flatten": (lambda rng, dtype: nn.Flatten(), IMAGE),
+    "Sequential": (_classifier, IMAGE),
+    "Residual": (_residual, IMAGE),
+    "Residual, shortcut": (
+        lambda rng, dtype: _residual(rng, dtype, shortcut=nn.PointwiseConv2d(3, 3, **_drawn(rng, dtype))),
+        IMAGE,
+    ),
+    "Concat": (_concat, IMAGE),
+    "ConvBNAct": (lambda rng, dtype: nn.ConvBNAct(3, 4, 3, stride=2, **_drawn(rng, dtype)), IMAGE),
+    "ConvBNAct, 1x1": (lambda rng, dtype: nn.ConvBNAct(3, 4, 1, activation=None, **_drawn(rng, dtype)), IMAGE),
+    "DepthwiseSeparable": (lambda rng, dtype: nn.DepthwiseSeparable(3, 4, stride=2, **_drawn(rng, dtype)), IMAGE),
+    "InvertedResidual": (lambda rng, dtype: nn.InvertedResidual(3, 3, **_drawn(rng, dtype)), IMAGE),
+    "InvertedResidual, stride 2": (
+        lambda rng, dtype: nn.InvertedResidual(3, 3, stride=2, bottleneck="relu6", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+    "InvertedResidual, t = 1": (lambda rng, dtype: nn.InvertedResidual(3, 3, 1, **_drawn(rng, dtype)), IMAGE),
+    "InvertedResidual, expansion": (
+        lambda rng, dtype: nn.InvertedResidual(3, 3, 2, shortcut="expansion", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+    "InvertedResidual, none": (
+        lambda rng, dtype: nn.InvertedResidual(3, 3, 2, shortcut="none", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+}
+
+
+def make(case, dtype=np.float64, seed=3):
+    """Return the module of a case with random numbers everywhere, and the shape of one image for it."""
+    maker, shape = CASES[case]
+    return randomize(maker(np.random.default_rng(seed), dtype), seed), shape
+
+
+def randomize(module, seed=3):
+    """Replace biases, gammas, betas and running statistics by random numbers: zeros and ones hide mistakes."""
+    rng = np.random.default_rng([seed, 1])
+    for parameter in module.parameters():
+        if np.ptp(parameter.value) == 0:
+            parameter.value = parameter.value + rng.uniform(-0.5, 0.5, parameter.shape)
+    for _, part in module.named_modules():
+        for name in part.running:
+            statistics = getattr(part, name)
+            statistics += rng.uniform(-0.4, 0.4, statistics.shape)
+    return module
+
+
+def arrays_of(module):
+    """Return every array that a module owns, by path: values, gradients, running statistics."""
+    owned = {}
+    for path, part in module.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Parameter):
+                owned[f"{path}.{name}.value"] = value.value
+                owned[f"{path}.{name}.grad"] = value.grad
+            elif name in part.running:
+                owned[f"{path}.{name}"] = value
+    return {name: array for name, array in owned.items() if array is not None}
