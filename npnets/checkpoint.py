@@ -35,7 +35,7 @@ def write(path, arrays, numbers):
     OSError
         If it cannot be written (no space, no permission); what was at ``path`` is untouched.
     """
-    text = json.dumps({"format": FORMAT} | numbers)
+    text = json.dumps({"format": FORMAT} | numbers, allow_nan=False)
     with replacing(path) as file:
         np.savez(file, **arrays, json=np.array(text))
 
@@ -43,7 +43,7 @@ def write(path, arrays, numbers):
 def write_json(path, data):
     """Write JSON atomically, indented for reading."""
     with replacing(path) as file:
-        file.write(json.dumps(data, indent=1).encode() + b"\n")
+        file.write(json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")
 
 
 @contextlib.contextmanager

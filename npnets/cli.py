@@ -5,6 +5,7 @@ long to import is imported by the command that needs it.
 """
 
 import argparse
+import os
 import shlex
 import sys
 import warnings
@@ -25,6 +26,9 @@ def main(arguments=None):
         warnings.showwarning = lambda message, *rest, **more: print(f"npnets: {message}", file=sys.stderr)
         try:
             return options.run(options) or 0
+        except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush is quiet, too
+            return 0
         except (ValueError, OSError) as error:
             print(f"npnets: {_one_line(error)}", file=sys.stderr)
             return 2
@@ -122,10 +126,21 @@ def gradcheck(options):
     from npnets import gradcheck as checks
 
     if options.mistakes:
-        for mistake in checks.mistakes():
-            print(f"{', '.join(mistake.ops):28} {mistake.name}: {mistake.sentence}")
+        for op in options.names or checks.known_ops():
+            print(op)
+            for mistake in checks.mistakes(op):
+                print(f"  {mistake.name}: {mistake.sentence}")
         return 0
-    report = checks.check_everything(seed=options.seed, ops=options.names or None, samples=options.samples)
+    from tqdm import tqdm
+
+    with tqdm(leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(name, done, total):
+            bar.total, bar.n = total, done
+            bar.set_description(name)
+
+        names = options.names or None
+        report = checks.check_everything(seed=options.seed, ops=names, samples=options.samples, progress=progress)
     print(report)
     return 0 if report.passed else 1
 

@@ -65,9 +65,11 @@ class Profile:
         return sum(row.macs for row in self.rows)
 
     def shares(self):
-        """Return kind -> (share of the multiply-adds, share of the parameters), largest first."""
+        """Return kind -> (share of multiply-adds, share of parameters), largest first, of what costs anything."""
         totals = {}
         for row in self.rows:
+            if not (row.params or row.macs):
+                continue
             macs, params = totals.get(row.kind, (0, 0))
             totals[row.kind] = macs + row.macs, params + row.params
         ordered = sorted(totals.items(), key=lambda item: item[1], reverse=True)

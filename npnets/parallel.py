@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 
+import numpy as np
+
 from npnets.shapes import integer
 
 PIECE_BYTES = 1 << 20
@@ -140,19 +142,21 @@ class _Job:
 
     def __init__(self, work: Callable, pieces: Sequence):
         self.work, self.pieces = work, pieces
+        self.errstate = np.geterr()  # whether overflow warns is a setting of the caller's thread
         self.results = [None] * len(pieces)
         self.error = None
         self.next_piece = iter(range(len(pieces)))  # next() on it is one C call: no two threads get the same number
         self.finished = SimpleQueue()
 
     def take_pieces(self) -> None:
-        for k in self.next_piece:
-            try:
-                if self.error is None:
-                    self.results[k] = self.work(self.pieces[k])
-            except Exception as error:
-                self.error = error
-            self.finished.put(k)
+        with np.errstate(**self.errstate):
+            for k in self.next_piece:
+                try:
+                    if self.error is None:
+                        self.results[k] = self.work(self.pieces[k])
+                except Exception as error:
+                    self.error = error
+                self.finished.put(k)
 
     def wait(self) -> list:
         for _ in self.pieces:

@@ -24,6 +24,10 @@ from npnets.augment import channel_statistics, normalize
 from npnets.shapes import integer
 
 
+# The last number of a seed says what is drawn: two generators for two purposes must not give the same numbers.
+_ORDER, _AUGMENTATION = 1, 2
+
+
 class Evaluation(NamedTuple):
     """Mean loss (nats), accuracy (0 to 1) and the predicted class of each image."""
 
@@ -75,9 +79,12 @@ class History:
 
     @classmethod
     def load(cls, path):
-        """Return the history of a ``history.json``."""
-        with open(path, encoding="utf-8") as file:
-            return cls.from_dict(json.load(file))
+        """Return the history of a ``history.json``; raise ``ValueError`` if the file is none."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                return cls.from_dict(json.load(file))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not the history of a training: {error}") from error
 
     def __repr__(self):
         last = f": {_sentence(self.epochs[-1], None)}" if self.epochs else ""
@@ -108,6 +115,8 @@ def evaluate(model, dataset, *, mean, std, batch_size=500, should_stop=None):
         If ``should_stop`` said so.
     """
     integer(batch_size, "batch_size", 1)
+    if len(dataset) == 0:
+        raise ValueError(f"{dataset.name} has no images to evaluate")
     loss, predictions = 0.0, []
     dtype = _dtype(model)
     for start in range(0, len(dataset), batch_size):
@@ -162,8 +171,9 @@ def fit(
     average : optim.ExponentialMovingAverage, optional
         Updated after each step; the test images are evaluated with the averaged weights.
     callbacks : objects with any of these methods
-        ``start(run)``, ``before_step(step)``, ``after_step(step)``, ``after_epoch(run)``, ``interrupted(run)``. See
-        :class:`npnets.probes.Probes` and :class:`npnets.checkpoint.Checkpoint`.
+        ``start(run)``, ``before_step(step)``, ``after_step(step)``, ``after_epoch(run)``, ``interrupted(run)``, and in
+        the end, whatever happened, ``detach()``. See :class:`npnets.probes.Probes` and
+        :class:`npnets.checkpoint.Checkpoint`.
     progress : bool
         A bar with loss, accuracy, images a second and time left, and a line after each epoch, on stderr.
     threads : int, optional
@@ -213,6 +223,8 @@ def fit(
             except Interrupted:
                 run.tell("interrupted", run)
                 raise
+            finally:
+                run.tell("detach")
     return run.history
 
 
@@ -230,6 +242,13 @@ class Run:
                  average, callbacks):  # fmt: skip
         if batch_size > len(train):
             raise ValueError(f"batch_size {batch_size} is larger than the training set, which has {len(train)} images")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if test is not None and test.images.shape[1:] != train.images.shape[1:]:
+            raise ValueError(
+                f"the test images of {test.name} are {test.images.shape[1:]}, but the training images of {train.name} "
+                f"{train.images.shape[1:]} (height, width, channels)"
+            )
         self.model, self.optimizer, self.schedule, self.average = model, optimizer, schedule, average
         self.train, self.test, self.augment = train, test, augment
         self.epochs, self.batch_size, self.seed, self.label_smoothing = epochs, batch_size, seed, label_smoothing
@@ -271,7 +290,7 @@ class Run:
 
         logits = self.model(x, training=True)
         loss, cache = ops.softmax_cross_entropy_forward(logits, labels, label_smoothing=self.label_smoothing)
-        self._check_finite(loss, step)
+        self._check_finite(loss, "loss", step)
         self.model.backward(ops.softmax_cross_entropy_backward(1.0, cache))
         self.optimizer.step()
 
@@ -288,14 +307,15 @@ class Run:
         if self.test is not None:
             with self.average.applied() if self.average is not None else contextlib.nullcontext():
                 evaluation = evaluate(self.model, self.test, mean=self.mean, std=self.std, should_stop=should_stop)
+            self._check_finite(evaluation.loss, "test loss", self.steps)
         images = self.steps_per_epoch * self.batch_size
         earlier = self.history.epochs[-1]["seconds"] if self.history.epochs else 0.0
         record = {
             "epoch": self.epoch + 1,
             "step": self.steps,
             "learning_rate": float(self.optimizer.learning_rate),
-            "train_loss": self._sums[0] / self.steps_per_epoch,
-            "train_accuracy": self._sums[1] / images,
+            "train_loss": float(self._sums[0]) / self.steps_per_epoch,
+            "train_accuracy": float(self._sums[1]) / images,
             "test_loss": evaluation and evaluation.loss,
             "test_accuracy": evaluation and evaluation.accuracy,
             "seconds": self.seconds,
@@ -313,8 +333,17 @@ class Run:
         return self._sums[0] / done, self._sums[1] / (done * self.batch_size)
 
     def state_dict(self):
-        """Return (arrays, numbers): all that decides how the run goes on, for a checkpoint."""
+        """Return (arrays, numbers): all that decides how the run goes on, for a checkpoint.
+
+        Raises
+        ------
+        TrainingDiverged
+            If a weight is not finite: such a state must not take the place of a good one.
+        """
         arrays = {f"model/{name}": array for name, array in self.model.state_dict().items()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                self._check_finite(math.nan, f"largest of {name}", self.steps)
         for owner, name in self._stateful():
             arrays |= {f"{name}/{key}": array for key, array in owner.state_dict().items()}
         numbers = {
@@ -384,13 +413,14 @@ class Run:
     def _batch(self):
         """Return the next batch: normalized images (N, H, W, C) and labels (N,)."""
         if self._order[0] != self.epoch:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.train))
+            order = np.random.default_rng([self.seed, self.epoch, _ORDER]).permutation(len(self.train))
             self._order = (self.epoch, order)
         start = self.step_in_epoch * self.batch_size
         chosen = self._order[1][start : start + self.batch_size]
         images = self.train.images[chosen]
         if self.augment is not None:
-            images = self.augment(images, np.random.default_rng([self.seed, self.epoch, self.step_in_epoch]))
+            rng = np.random.default_rng([self.seed, self.epoch, self.step_in_epoch, _AUGMENTATION])
+            images = self.augment(images, rng)
         return normalize(images, self.mean, self.std, self.dtype), self.train.labels[chosen]
 
     def _remember(self, loss, correct):
@@ -400,10 +430,10 @@ class Run:
             self.history.losses.append([self.steps, self._loss_since / self.log_every])
             self._loss_since = 0.0
 
-    def _check_finite(self, loss, step):
+    def _check_finite(self, loss, name, step):
         if not math.isfinite(loss):
             raise TrainingDiverged(
-                f"the loss is {loss} at step {step} (epoch {self.epoch + 1}), with learning rate "
+                f"the {name} is {loss} at step {step} (epoch {self.epoch + 1}), with learning rate "
                 f"{self.optimizer.learning_rate:.4g}; try a learning rate three to ten times smaller, a longer "
                 "warm-up, or batch norm where there is none"
             )

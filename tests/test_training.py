@@ -412,7 +412,7 @@ def test_divergence_in_a_helper_thread_says_nothing_but_its_own_message():
     class Overflows(nn.Module):
         def forward(self, x, training=False):
             both = threading.Barrier(2)  # so that the helper gets one of the two pieces
-            parallel.run(lambda k: both.wait(5) + np.exp(np.float32(1000)), range(2))
+            parallel.run(lambda k: both.wait(60) + np.exp(np.float32(1000)), range(2))
             return np.full((len(x), 4), np.nan)
 
     model = nn.Sequential(Overflows(), weights=fakes.mlp())

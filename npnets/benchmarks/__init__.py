@@ -7,16 +7,16 @@ The method:
 3. The processes take turns, round by round (A B C A B C ...), so that a busy or warming machine meets all of them.
    Each warms up first. The median is that of all counted steps of all rounds.
 
-================== ====================================================================================
-``networks.py``    which networks are measured
-``suite.py``       the benchmarks: what is compared, and the tables made of it
-``measure.py``     starts the processes, lets them take turns, takes medians and ratios
-``harness.py``     the half of a process that is the same for every library: clock, memory, comparison
-``worker.py``      npnets' process
+=================== ====================================================================================
+``networks.py``     which networks are measured
+``suite.py``        the benchmarks: what is compared, and the tables made of it
+``measure.py``      starts the processes, lets them take turns, takes medians and ratios
+``harness.py``      the half of a process that is the same for every library: clock, memory, comparison
+``worker.py``       npnets' process
 ``torch_worker.py`` PyTorch's process
-``machine.py``     which machine and which versions
-``report.py``      tables, as text or Markdown
-================== ====================================================================================
+``machine.py``      which machine and which versions
+``report.py``       tables, as text or Markdown
+=================== ====================================================================================
 
 To add a benchmark: a workload of the same name in ``worker.py`` and in ``torch_worker.py``, a function in ``suite.py``,
 and its name here.
@@ -31,6 +31,11 @@ NAMES = {
     "train_step": "forward, backward and update of two small MobileNetV2s",
     "depthwise": "the depthwise 3x3 convolution, forward and backward, on the shapes of such a network",
 }
+
+WITHOUT_TORCH = (
+    "PyTorch was not found, so npnets was timed alone. To compare: pip install -e '.[benchmark]', "
+    "or name a Python that has torch with --torch-python."
+)
 
 
 def add_arguments(parser):
@@ -63,9 +68,9 @@ def main(options):
     from npnets import checkpoint
     from npnets.benchmarks import machine, measure, suite
 
-    torch_python = measure.find_torch(options.torch_python)
-    setup = measure.Setup(options.rounds, options.steps, options.warmup, tuple(options.threads), torch_python)
-    about = machine.describe(torch_python)
+    torch = measure.find_torch(options.torch_python)
+    setup = measure.Setup(options.rounds, options.steps, options.warmup, tuple(options.threads), torch)
+    about = machine.describe(torch.version if torch else None)
     print("\n".join(machine.lines(about)) + "\n", flush=True)
     record = {"machine": about, "method": setup.record(), "benchmarks": {}}
     try:
@@ -78,9 +83,8 @@ def main(options):
     except measure.WorkerFailed as error:
         print(f"npnets: {error}", file=sys.stderr)
         return 1
-    if torch_python is None:
-        print("PyTorch was not found, so npnets was timed alone. To compare, pip install -e '.[benchmark]', "
-              "or name a Python that has torch with --torch-python.")  # fmt: skip
+    if torch is None:
+        print(WITHOUT_TORCH)
     return 0
 
 

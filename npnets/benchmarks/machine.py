@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 
 import numpy as np
 
@@ -10,7 +9,7 @@ import npnets
 from npnets.parallel import available_cores
 
 
-def describe(torch_python=None):
+def describe(torch_version=None):
     """Return the machine and the versions as a dict of plain values."""
     return {
         "cpu": _cpu(),
@@ -21,7 +20,7 @@ def describe(torch_python=None):
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": _blas(),
-        "torch": _torch_version(torch_python),
+        "torch": torch_version,
     }
 
 
@@ -32,7 +31,10 @@ def lines(about):
         versions.append(f"PyTorch {about['torch']}")
     text = [f"{about['cpu']}, {about['cores']} cores, {about['system']}", ", ".join(versions)]
     if about["load"] is not None and about["load"] > 0.5:
-        text.append(f"Caution: the load average is {about['load']:.1f}; other work on this machine distorts the figures.")
+        text.append(
+            f"Caution: the load average is {about['load']:.1f}. Other work on this machine distorts the figures, most "
+            "of all those of PyTorch at several threads, which wait for each other in every loop."
+        )
     return text
 
 
@@ -56,10 +58,3 @@ def _blas():
         if library["user_api"] == "blas"
     ]
     return ", ".join(found) or "an unknown BLAS"
-
-
-def _torch_version(python):
-    if python is None:
-        return None
-    program = [python, "-c", "import torch; print(torch.__version__)"]
-    return subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,13 @@ class WorkerFailed(RuntimeError):
     """A worker process ended with an error."""
 
 
+class Torch(NamedTuple):
+    """A Python that has PyTorch, and the version of PyTorch."""
+
+    python: str
+    version: str
+
+
 @dataclass(frozen=True)
 class Setup:
     """How to measure.
@@ -37,15 +44,15 @@ class Setup:
         Steps of a process in its turn that count, and steps before them that do not.
     threads : tuple of int
         Each is a comparison of its own.
-    torch_python : str or None
-        The Python that has PyTorch (see :func:`find_torch`); with None npnets is timed alone.
+    torch : Torch or None
+        See :func:`find_torch`; with None npnets is timed alone.
     """
 
     rounds: int = 5
     steps: int = 10
     warmup: int = 3
     threads: tuple[int, ...] = (1, 2)
-    torch_python: str | None = None
+    torch: Torch | None = None
 
     def __post_init__(self):
         for name, at_least in {"rounds": 1, "steps": 1, "warmup": 0}.items():
@@ -58,9 +65,9 @@ class Setup:
     def libraries(self):
         """Return the libraries that are compared, npnets first."""
         own = Library("npnets", (sys.executable, "-m", "npnets.benchmarks.worker"), {})
-        if self.torch_python is None:
+        if self.torch is None:
             return [own]
-        command = (self.torch_python, str(Path(__file__).with_name("torch_worker.py")))
+        command = (self.torch.python, str(Path(__file__).with_name("torch_worker.py")))
         return [
             own,
             Library("PyTorch", command, {"layout": "default"}),
@@ -69,7 +76,7 @@ class Setup:
 
     def record(self):
         """Return the numbers as a dict for JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "torch_python"}
+        return {"rounds": self.rounds, "steps": self.steps, "warmup": self.warmup, "threads": list(self.threads)}
 
 
 class Library(NamedTuple):
@@ -81,23 +88,27 @@ class Library(NamedTuple):
 
 
 def find_torch(python=None):
-    """Return the Python that has PyTorch: the one given, else the running one if it has, else None.
+    """Return the PyTorch of the Python given, else of the running one if it has it, else None.
 
     Raises
     ------
     ValueError
-        If the one given cannot be run, or cannot import torch and NumPy.
+        If the Python cannot be run, or cannot import torch and NumPy.
     """
     if python is None:
-        return sys.executable if importlib.util.find_spec("torch") else None
-    program = [str(python), "-c", "import numpy, torch"]
+        if importlib.util.find_spec("torch") is None:
+            return None
+        python = sys.executable
     try:
-        finished = subprocess.run(program, capture_output=True, text=True, env=_environment(python))
+        finished = _run([str(python), "-c", "import numpy, torch; print(torch.__version__)"])
     except OSError as error:
         raise ValueError(f"--torch-python {python} cannot be run: {error.strerror}; name a Python program") from None
     if finished.returncode:
-        raise ValueError(f"--torch-python {python} cannot import numpy and torch: {_last_line(finished.stderr)}")
-    return str(python)
+        raise ValueError(
+            f"{python} cannot import numpy and torch: {_last_line(finished.stderr)}; "
+            "name a Python that can with --torch-python"
+        )
+    return Torch(str(python), finished.stdout.split()[-1])
 
 
 def run_worker(library, job):
@@ -108,8 +119,7 @@ def run_worker(library, job):
     WorkerFailed
         If it ends with an error; the message is its last line.
     """
-    program = [*library.command, json.dumps(job | library.settings)]
-    finished = subprocess.run(program, capture_output=True, text=True, env=_environment(library.command[0]))
+    finished = _run([*library.command, json.dumps(job | library.settings)])
     if finished.returncode:
         raise WorkerFailed(
             f"the process of {library.label} failed (exit code {finished.returncode}): {_last_line(finished.stderr)}"
@@ -117,11 +127,15 @@ def run_worker(library, job):
     return json.loads(finished.stdout.splitlines()[-1])
 
 
+def _run(command):
+    return subprocess.run(command, capture_output=True, text=True, env=_environment(command[0]))
+
+
 def _environment(python):
     """Return the environment of a worker: without limits on threads, since the job sets them."""
     environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
     environment.pop("PYTHONSAFEPATH", None)  # it would hide harness.py from torch_worker.py
-    if str(python) == sys.executable:  # the npnets that is running, wherever it was imported from
+    if python == sys.executable:  # the npnets that is running, wherever it was imported from
         paths = [str(Path(npnets.__file__).parents[1]), environment.get("PYTHONPATH")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     else:  # packages of this Python may not suit another

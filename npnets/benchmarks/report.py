@@ -53,42 +53,42 @@ def time_table(comparisons):
 
     All comparisons must be of the same libraries.
     """
-    labels = comparisons[0].labels
     rows = []
     for comparison in comparisons:
         for case in comparison.cases:
-            times = [_spread(comparison.seconds(label, case)) for label in labels]
-            ratios = [f"{comparison.ratio(label, case):.2f}" for label in labels[1:]]
-            rows.append((case, str(comparison.threads), *times, *ratios))
-    title = "Time in ms: median [quartiles]" + _explain_ratios(labels)
-    return Table(title, ("", "threads", *labels, *_ratio_columns(labels)), tuple(rows))
+            times = [_milliseconds(comparison.seconds(label, case)) for label in comparison.labels]
+            ratios = [comparison.ratio(label, case) for label in comparison.labels]
+            rows.append((case, str(comparison.threads), *_with_ratios(times, ratios)))
+    return _table("Time in ms: median [quartiles]", comparisons[0].labels, rows)
 
 
 def memory_table(comparisons):
-    """Return a row for each comparison of one case, like :func:`time_table`; None where the system does not tell."""
-    labels = comparisons[0].labels
+    """Return a row for each thread count and network, like :func:`time_table`; None where the system does not tell."""
     rows = []
     for comparison in comparisons:
-        memory = [comparison.memory(label) for label in labels]
+        memory = [comparison.memory(label) for label in comparison.labels]
         if None in memory:
             return None
-        sizes = [f"{peak / 1e6:.0f} [{over_imports / 1e6:.0f}]" for peak, over_imports in memory]
-        ratios = [f"{memory[0][0] / peak:.2f}" for peak, _ in memory[1:]]
-        rows.append((", ".join(comparison.cases), str(comparison.threads), *sizes, *ratios))
-    title = "Peak resident memory of the process in MB [of which after its imports]" + _explain_ratios(labels)
-    return Table(title, ("", "threads", *labels, *_ratio_columns(labels)), tuple(rows))
+        sizes = [f"{peak / 1e6:.0f} [{after_imports / 1e6:.0f}]" for peak, after_imports in memory]
+        ratios = [memory[0][0] / peak for peak, _ in memory]
+        rows.append((", ".join(comparison.cases), str(comparison.threads), *_with_ratios(sizes, ratios)))
+    return _table("Peak resident memory of the process in MB [of which after its imports]", comparisons[0].labels, rows)
 
 
-def _ratio_columns(labels):
-    return [f"{labels[0]} / {label}" for label in labels[1:]]
+def _table(title, labels, rows):
+    if len(labels) > 1:
+        title += f"; ratio: {labels[0]} over the library to its left"
+    return Table(title, ("", "threads", *_with_ratios(labels, ["ratio"] * len(labels))), tuple(rows))
 
 
-def _explain_ratios(labels):
-    return "; ratios below 1: npnets needs less" if len(labels) > 1 else ""
+def _with_ratios(cells, ratios):
+    """Put each ratio behind its cell; the first library's, which is 1, is left out."""
+    texts = [ratio if isinstance(ratio, str) else f"{ratio:.2f}" for ratio in ratios]
+    return [cells[0], *(text for pair in zip(cells[1:], texts[1:]) for text in pair)]
 
 
-def _spread(spread):
+def _milliseconds(spread):
     """Write seconds as milliseconds with three significant digits: ``123 [119, 131]``."""
-    median = spread.median * 1e3
+    low, median, high = (1e3 * seconds for seconds in spread)
     decimals = 0 if median >= 100 else 1 if median >= 10 else 2 if median >= 1 else 3
-    return f"{median:.{decimals}f} [{spread.low * 1e3:.{decimals}f}, {spread.high * 1e3:.{decimals}f}]"
+    return f"{median:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
