@@ -96,6 +96,7 @@ def threads(n: int | None = None):
 
     outer = getattr(_current, "team", None)
     team = _Team(n)
+    _keep_freed_memory()
     with threadpool_limits(limits=1, user_api="blas"):
         _current.team = team
         try:
@@ -103,6 +104,15 @@ def threads(n: int | None = None):
         finally:
             _current.team = outer
             team.close()
+
+
+def _keep_freed_memory():
+    """Have the C library keep freed arrays for the next ones, instead of handing their pages back to the system.
+
+    New pages are cleared by the system when first touched, which took up to a tenth of a training step. glibc hands
+    back arrays above a threshold, and raises it whenever one is freed, up to 32 MB: so one of nearly 32 MB is freed.
+    """
+    np.empty(32 * 2**20 - 2**13, np.uint8)
 
 
 class _Team:

@@ -23,7 +23,6 @@ from npnets import ops, parallel
 from npnets.augment import channel_statistics, normalize
 from npnets.shapes import integer
 
-
 # The last number of a seed says what is drawn: two generators for two purposes must not give the same numbers.
 _ORDER, _AUGMENTATION = 1, 2
 

@@ -1,0 +1,698 @@
+"""The command line as a user meets it: what it prints, what it leaves, and what it says to wrong input.
+
+Most tests call ``main`` in this process, with a made-up data set. Where a process is killed, it is a real one on MNIST.
+"""
+
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import npnets
+from npnets import checkpoint, cost, datasets, models, training
+from npnets.cli import main
+from npnets.runs import SETTINGS
+from tests import fakes
+
+ROOT = Path(npnets.__file__).parents[1]
+COMMANDS = ("train", "evaluate", "cost", "gradcheck", "data", "benchmark")
+TINY = ("--model", "mlp_batch_norm", "--batch-size", "32", "--epochs", "2", "--warmup", "0", "--threads", "1")
+
+
+def run(*arguments):
+    """Return the exit code of a command."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def train(*arguments):
+    """Return the exit code of a quick training without progress."""
+    return run("train", *TINY, "--quiet", *arguments)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder, and without the user's own data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NPNETS_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def fake_data(monkeypatch):
+    """Replace both data sets by images of 8x8 pixels."""
+
+    def load(name, split, root=None):
+        return fakes.dataset(200 if split == "train" else 70, seed=split == "test", name=name)
+
+    monkeypatch.setattr(datasets, "load", load)
+
+
+def contents(folder):
+    """Return path -> bytes of all files below a folder."""
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def assert_one_line(capsys, *parts):
+    """Check that nothing was printed but one line on stderr, with these parts."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("npnets: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    assert "Traceback" not in err and "Errno" not in err, err
+    for part in parts:
+        assert re.search(part, err), err
+
+
+# --- Help ------------------------------------------------------------------------------------------------------------
+
+
+def help_text(capsys, *command):
+    assert run(*command, "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_help_lists_the_commands(capsys):
+    text = help_text(capsys)
+    for command in COMMANDS:
+        assert command in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_a_line_that_can_be_pasted(command, capsys):
+    assert help_text(capsys, command).startswith(f"usage: python -m npnets {command}")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["runs/", "checkpoint.npz", "history.json", "curves.png", "Ctrl-C", "examples:", "default: 128"]),
+        ("train", ["0.9", "4e-05", "cosine", "3 for mnist", "--resume", "--out", "--threads", "--quiet", *models.names()]),
+        ("evaluate", ["checkpoint", "--split", "--dataset", "--batch-size", "example"]),
+        ("cost", ["--width", "--resolution", "--markdown", "multiply-adds", *models.names()]),
+        ("gradcheck", ["--samples", "--mistakes", "complex-step", "examples:"]),
+        ("data", ["cifar10", "NPNETS_DATA", "--root"]),
+        ("benchmark", ["PyTorch", "train_step"]),
+    ],
+)
+def test_help_teaches(command, words, capsys):
+    text = help_text(capsys, command)
+    for word in words:
+        assert word in text
+
+
+def test_help_of_train_explains_every_setting(capsys):
+    text = help_text(capsys, "train")
+    for name in SETTINGS:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip() == npnets.__version__
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_train_leaves_a_checkpoint_a_history_and_curves(here, capsys):
+    arguments = ["train", *TINY, "--images", "150", "--out", "runs/a b", "--quiet"]
+    assert run(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.count("\n") == 1
+    folder = here / "runs" / "a b"
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.npz", "history.json", "curves.png"}
+
+    recorded = json.loads((folder / "history.json").read_text())
+    assert recorded["settings"]["model"] == "mlp_batch_norm" and set(recorded["settings"]) == set(SETTINGS)
+    assert {"npnets", "commit", "python", "numpy", "cores"} <= set(recorded["environment"])
+    assert [record["epoch"] for record in recorded["epochs"]] == [1, 2]
+    assert recorded["epochs"][-1]["step"] == 2 * (150 // 32)
+    history = training.History.load(folder / "history.json")
+    assert f"test accuracy {history['test_accuracy'][-1]:.2%} after 2 epochs" in out
+
+    _, numbers = checkpoint.read(folder / "checkpoint.npz")
+    assert numbers["epoch"] == 2 and numbers["history"] == history.to_dict()
+    picture = imread(folder / "curves.png")
+    assert picture.ndim == 3 and picture.shape[0] > 300 and picture.shape[1] > 600
+    assert picture[..., :3].std() > 0.01  # something is drawn
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_the_history_tells_the_command_that_was_given(here):
+    arguments = ["train", *TINY, "--quiet", "--out", "a b"]
+    assert run(*arguments) == 0
+    recorded = json.loads((here / "a b" / "history.json").read_text())
+    assert shlex.split(recorded["command"]) == ["python", "-m", "npnets", *arguments]
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_train_shows_progress_on_stderr_and_the_result_on_stdout(capsys):
+    assert run("train", *TINY) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("test accuracy ") and out.count("\n") == 1 and "runs/mnist-mlp_batch_norm" in out
+    assert re.search(r"mlp_batch_norm on mnist: [\d,]+ parameters, in runs/mnist-mlp_batch_norm", err)
+    assert "epoch 1/2: training loss" in err and "epoch 2/2: training loss" in err
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_runs_are_numbered_and_resume_takes_the_one_saved_last(here, capsys):
+    for _ in range(3):
+        assert train() == 0
+    names = ["mnist-mlp_batch_norm", "mnist-mlp_batch_norm-2", "mnist-mlp_batch_norm-3"]
+    assert sorted(path.name for path in (here / "runs").iterdir()) == names
+    os.utime(here / "runs" / names[1] / "checkpoint.npz", (2e9, 2e9))
+    capsys.readouterr()
+    assert train("--resume") == 0
+    assert f"runs/{names[1]}/" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_resume_continues_to_the_same_bits(here, monkeypatch):
+    assert train("--out", "whole", "--save-every", "4", "--weight-average", "0.9") == 0
+
+    def stop_after(steps):
+        saved, after_step = [], checkpoint.Checkpoint.after_step
+
+        def stop(self, step):
+            after_step(self, step)
+            saved.append(step)
+            if len(saved) == steps:
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(checkpoint.Checkpoint, "after_step", stop)
+
+    stop_after(5)
+    assert train("--out", "parts", "--save-every", "4", "--weight-average", "0.9") == 130
+    stop_after(3)
+    assert run("train", "--resume", "--out", "parts", "--quiet") == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(datasets, "load", lambda name, split, root=None: _fake(name, split))
+    assert run("train", "--resume", "--out", "parts", "--quiet", "--threads", "2") == 0
+    assert_same_run(here / "parts", here / "whole")
+
+
+def _fake(name, split):
+    return fakes.dataset(200 if split == "train" else 70, seed=split == "test", name=name)
+
+
+def assert_same_run(got, want):
+    """Compare the checkpoints of two runs bit for bit, and what their histories tell besides the time."""
+    (got_arrays, got_numbers), (want_arrays, want_numbers) = (checkpoint.read(f / "checkpoint.npz") for f in (got, want))
+    fakes.assert_same_bits(got_arrays, want_arrays)
+    for numbers in (got_numbers, want_numbers):
+        numbers["history"] = fakes.without_times(numbers["history"])
+        del numbers["seconds"]
+    assert got_numbers == want_numbers
+    histories = [fakes.without_times(training.History.load(folder / "history.json")) for folder in (got, want)]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_ctrl_c_saves_and_says_how_to_go_on(here, capsys, monkeypatch):
+    after_step = checkpoint.Checkpoint.after_step
+
+    def stop(self, step):
+        after_step(self, step)
+        if step == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "after_step", stop)
+    assert train("--out", "my run") == 130
+    assert_one_line(capsys, "interrupted", "saved", re.escape("python -m npnets train --resume --out 'my run'"))
+    assert checkpoint.read(here / "my run" / "checkpoint.npz")[1]["step_in_epoch"] == 3
+    assert (here / "my run" / "curves.png").exists()  # of the first epoch
+
+
+def test_ctrl_c_before_the_training_is_one_line(capsys, monkeypatch):
+    def load(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "load", load)
+    assert train() == 130
+    assert_one_line(capsys, "interrupted")
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_finished_run_can_be_resumed_and_does_not_change(here, capsys):
+    assert train("--out", "run") == 0
+    before, out = contents("run"), capsys.readouterr().out
+    assert run("train", "--resume", "--out", "run", "--quiet") == 0
+    assert capsys.readouterr().out == out
+    assert contents("run")[Path("run/checkpoint.npz")] == before[Path("run/checkpoint.npz")]
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_resume_takes_the_same_settings_again_and_no_others(capsys):
+    assert train("--out", "run") == 0
+    assert train("--out", "run", "--resume") == 0
+    before = contents(".")
+    capsys.readouterr()
+    assert train("--out", "run", "--resume", "--epochs", "3", "--seed", "7") == 2
+    assert_one_line(capsys, "epochs was 2, now 3", "seed was 0, now 7")
+    assert contents(".") == before
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_what_does_not_decide_the_result_may_change_on_resume(capsys):
+    assert train("--out", "run", "--save-every", "4") == 0
+    assert run("train", "--resume", "--out", "run", "--quiet", "--save-every", "7", "--threads", "2") == 0
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_folder_with_a_run_is_not_written_to_without_resume(capsys):
+    assert train("--out", "run") == 0
+    before = contents(".")
+    capsys.readouterr()
+    assert train("--out", "run") == 2
+    assert_one_line(capsys, "run", "--resume", "--out")
+    assert contents(".") == before
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_diverged_training_ends_with_1_and_keeps_its_checkpoint(here, capsys):
+    assert train("--out", "run", "--optimizer", "sgd", "--learning-rate", "1e37", "--save-every", "1") == 1
+    assert_one_line(capsys, "training stopped", "step", "learning rate", "try")
+    arrays, _ = checkpoint.read(here / "run" / "checkpoint.npz")
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v1_small", "mobilenet_v2_small"])
+@pytest.mark.usefixtures("fake_data")
+def test_both_mobilenets_train_with_everything_switched_on(model, here):
+    arguments = ["--model", model, "--width", "0.25", "--epochs", "1", "--batch-size", "50", "--augment", "crop+mirror"]
+    arguments += ["--dropout", "0.2", "--label-smoothing", "0.1", "--weight-average", "0.9", "--schedule", "exponential"]
+    assert run("train", *arguments, "--optimizer", "sgd", "--warmup", "2", "--quiet", "--out", "run", "--threads", "1") == 0
+    assert run("evaluate", "run") == 0
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", ["0", "0.9"])
+@pytest.mark.usefixtures("fake_data")
+def test_evaluate_gives_the_last_result_of_the_history(average, here, capsys):
+    assert train("--out", "run", "--weight-average", average, "--dropout", "0.5") == 0
+    last = training.History.load("run/history.json").epochs[-1]
+    for path in ("run", "run/checkpoint.npz"):
+        capsys.readouterr()
+        assert run("evaluate", path) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        lines = out.splitlines()
+        assert lines[0] == "mlp_batch_norm on mnist (test, 70 images)"
+        assert lines[1] == f"loss {last['test_loss']:.4f}, accuracy {last['test_accuracy']:.2%}"
+        counts = np.bincount(fakes.dataset(70, seed=1).labels)
+        assert [line.split()[0] for line in lines[2:]] == ["rows", "columns", "chess", "grey"]
+        assert [int(line.split()[-1]) for line in lines[2:]] == counts.tolist()
+        shares = [float(line.split()[1].rstrip("%")) / 100 for line in lines[2:]]
+        assert np.dot(shares, counts) / 70 == pytest.approx(last["test_accuracy"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_evaluate_can_take_the_training_images(capsys):
+    assert train("--out", "run") == 0
+    capsys.readouterr()
+    assert run("evaluate", "run", "--split", "train", "--batch-size", "7", "--threads", "2") == 0
+    assert "(train, 200 images)" in capsys.readouterr().out
+
+
+def test_evaluate_finds_the_data_folder_of_the_run(here, monkeypatch, capsys):
+    roots = []
+
+    def load(name, split, root=None):
+        roots.append(root)
+        return _fake(name, split)
+
+    monkeypatch.setattr(datasets, "load", load)
+    assert train("--out", "run", "--data", "elsewhere") == 0
+    assert set(map(str, roots)) == {"elsewhere"}
+    roots.clear()
+    assert run("evaluate", "run") == 0
+    assert set(map(str, roots)) == {"elsewhere"}
+
+
+def test_a_run_on_mnist_is_evaluated_to_the_accuracy_of_its_history(here, capsys):
+    assert train("--images", "600", "--out", "run", "--seed", "3") == 0
+    assert run("evaluate", "run") == 0
+    out = capsys.readouterr().out
+    last = training.History.load("run/history.json").epochs[-1]
+    assert last["test_accuracy"] > 0.15
+    assert f"loss {last['test_loss']:.4f}, accuracy {last['test_accuracy']:.2%}" in out
+    assert out.splitlines()[1].startswith("mlp_batch_norm on mnist (test, 10,000 images)")
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_model_for_other_images_is_refused_in_words(capsys, monkeypatch):
+    assert train("--out", "run") == 0
+    monkeypatch.setattr(datasets, "load", lambda *rest: fakes.dataset(20, channels=3))
+    capsys.readouterr()
+    assert run("evaluate", "run", "--dataset", "cifar10") == 2
+    assert_one_line(capsys, "channels|images|shape")
+
+
+# --- cost, gradcheck, data -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_cost_prints_every_model(name, capsys):
+    assert run("cost", name) == 0
+    out, err = capsys.readouterr()
+    pixels = models.resolution(name)
+    profile = cost.profile(models.build(name), (pixels, pixels, models.in_channels(name)))
+    assert err == "" and f"{profile.params:,}" in out and f"{profile.macs:,}" in out
+    assert f"{profile.params_without_bn:,}" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "params", "macs"),
+    [
+        ([], "3,504,872", "300,774,272"),
+        (["--width", "0.5"], "1,968,680", "97,131,840"),
+        (["--resolution", "96"], "3,504,872", "56,289,152"),
+        (["--width", "0.35", "--resolution", "224"], "1,677,128", "59,285,808"),
+    ],
+)
+def test_cost_knows_width_and_resolution(options, params, macs, capsys):
+    assert run("cost", "mobilenet_v2", *options) == 0
+    out = capsys.readouterr().out
+    assert params in out and macs in out
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_cost_takes_any_resolution_channels_and_classes(name, capsys):
+    assert run("cost", name, "--resolution", "32", "--channels", "3", "--classes", "7", "--markdown") == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
+    assert re.fullmatch(r"\| (:?-+:? \| )+", lines[1] + " ")
+    assert len({line.count("|") for line in lines}) == 1
+    settings = {"image_size": 32} if name == "mlp_batch_norm" else {}
+    profile = cost.profile(models.build(name, num_classes=7, in_channels=3, **settings), (32, 32, 3))
+    assert f"{profile.params:,}" in lines[-1] and f"{profile.macs:,}" in lines[-1]
+
+
+def test_gradcheck_prints_a_table(capsys):
+    assert run("gradcheck", "relu", "linear", "--samples", "2") == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "relu" in out and "linear" in out and "conv2d" not in out
+    assert out.count(" ok") == 2
+
+
+def test_gradcheck_ends_with_1_if_a_gradient_is_wrong(capsys, monkeypatch):
+    from npnets import ops
+
+    monkeypatch.setattr(ops, "relu_backward", lambda dy, cache: 1.01 * dy)
+    monkeypatch.setattr("npnets.ops.activation.relu_backward", lambda dy, cache: 1.01 * dy)
+    assert run("gradcheck", "relu") == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_gradcheck_lists_the_mistakes_it_knows(capsys):
+    assert run("gradcheck", "--mistakes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 15 and any("batch_norm" in line for line in lines)
+
+
+def test_data_tells_what_is_there(capsys):
+    assert run("data") == 0
+    out, err = capsys.readouterr()
+    assert err == "" and re.search(r"mnist +complete: 60,000 training and 10,000 test images", out)
+    assert re.search(r"cifar10 +(complete|a subset): [\d,]+ training and [\d,]+ test images", out)
+
+
+def test_data_tells_what_is_missing(here, capsys):
+    (here / "mine").mkdir()
+    assert run("data", "--root", here / "mine") == 0
+    assert capsys.readouterr().out.count("missing") >= 2
+
+
+# --- Wrong input -----------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "": ["command"],
+    "fly": ["fly", "train"],
+    "train --fast": ["--fast", "--help"],
+    "train extra": ["extra"],
+    "train --model resnet": ["resnet", "mobilenet_v2_small"],
+    "train --dataset imagenet": ["imagenet", "mnist"],
+    "train --epochs 0": ["--epochs", "whole number from 1", "'0'"],
+    "train --epochs two": ["--epochs", "'two'"],
+    "train --epochs": ["--epochs"],
+    "train --batch-size -3": ["--batch-size"],
+    "train --batch-size 2.5": ["--batch-size", "'2.5'"],
+    "train --batch-size 201": ["201", "200 images"],
+    "train --images 0": ["--images"],
+    "train --images 201": ["images", "201", "200"],
+    "train --width -1": ["--width", "'-1'|argument"],
+    "train --width=-1": ["--width", "'-1'"],
+    "train --width nan": ["--width", "'nan'"],
+    "train --width 0": ["width"],
+    "train --model mlp_batch_norm --width 0.5": ["mlp_batch_norm", "width"],
+    "train --dropout 1": ["[Dd]ropout", "1"],
+    "train --learning-rate inf": ["--learning-rate"],
+    "train --optimizer adam": ["adam", "rmsprop"],
+    "train --momentum 1": ["momentum"],
+    "train --rms-decay 1": ["decay"],
+    "train --epsilon 0": ["eps"],
+    "train --schedule exponential --decay-rate 0": ["decay_rate"],
+    "train --label-smoothing 2": ["label_smoothing|label-smoothing", "2"],
+    "train --weight-average 1": ["decay|average"],
+    "train --seed -1": ["--seed"],
+    "train --threads 0": ["--threads"],
+    "train --save-every 0": ["--save-every"],
+    "train --resume": ["no run", "--out"],
+    "train --resume --out nowhere": ["no checkpoint", "nowhere"],
+    "train --resume --out junk": ["junk", "not a checkpoint"],
+    "train --out taken": ["taken", "folder|directory|exists"],
+    "train --out taken/run": ["taken", "folder|[Dd]irectory|exists"],
+    "evaluate": ["checkpoint"],
+    "evaluate nowhere": ["no checkpoint", "nowhere"],
+    "evaluate taken": ["taken", "not a checkpoint"],
+    "evaluate junk": ["junk", "not a checkpoint"],
+    "evaluate empty": ["no checkpoint", "empty"],
+    "evaluate other.npz": ["other.npz", "not a checkpoint"],
+    "evaluate nowhere --split validation": ["validation", "test"],
+    "evaluate nowhere --batch-size 0": ["--batch-size"],
+    "cost": ["MODEL|model"],
+    "cost mobilenet_v9": ["mobilenet_v9", "mobilenet_v2"],
+    "cost mobilenet_v2 --width 0": ["width"],
+    "cost mobilenet_v2 --resolution 0": ["--resolution"],
+    "cost mobilenet_v2 --resolution 22.4": ["--resolution"],
+    "cost mlp_batch_norm --width 2": ["mlp_batch_norm", "width"],
+    "gradcheck nothing_such": ["nothing_such", "conv2d"],
+    "gradcheck relu --samples 0": ["--samples"],
+    "gradcheck relu --seed -1": ["--seed"],
+    "data imagenet": ["imagenet", "cifar10"],
+    "benchmark nothing_such": ["nothing_such"],
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+@pytest.mark.usefixtures("fake_data")
+def test_wrong_input_is_one_line_and_exit_code_2(command, here, capsys):
+    (here / "taken").write_text("a file of the user")
+    (here / "empty").mkdir()
+    (here / "junk").mkdir()
+    (here / "junk" / "checkpoint.npz").write_bytes(b"junk")
+    np.savez(here / "other.npz", a=np.zeros(3))
+    before = contents(here)
+    extra = ["--quiet"] if command.startswith("train ") else []
+    assert run(*command.split(), *extra) == 2
+    assert_one_line(capsys, *WRONG[command])
+    assert contents(here) == before
+    assert sorted(path.name for path in here.iterdir()) == ["empty", "junk", "other.npz", "taken"]
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_a_missing_data_folder_is_one_line(dataset, here, capsys):
+    assert train("--dataset", dataset, "--data", "nowhere") == 2
+    assert_one_line(capsys, "nowhere", "missing|not in|neither")
+    assert not list(here.iterdir())
+
+
+def test_the_data_folder_of_the_environment_is_named_too(monkeypatch, capsys):
+    monkeypatch.setenv("NPNETS_DATA", "/nowhere/at/all")
+    assert train() == 2
+    assert_one_line(capsys, "/nowhere/at/all", "NPNETS_DATA")
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_damaged_checkpoint_is_not_resumed_and_not_touched(here, capsys):
+    assert train("--out", "run") == 0
+    path = here / "run" / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    before = contents(".")
+    for arguments in (["train", "--resume", "--out", "run", "--quiet"], ["evaluate", "run"]):
+        capsys.readouterr()
+        assert run(*arguments) == 2
+        assert_one_line(capsys, "checkpoint.npz", "damaged")
+    assert contents(".") == before
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_checkpoint_that_the_command_line_did_not_write_is_told_so(here, capsys):
+    arguments = fakes.plain(fakes.mlp(), epochs=1)
+    training.fit(**arguments, callbacks=[checkpoint.Checkpoint(here / "run" / "checkpoint.npz")])
+    assert run("train", "--resume", "--out", "run", "--quiet") == 2
+    assert_one_line(capsys, "not written by `python -m npnets train`")
+    assert run("evaluate", "run") == 2
+    assert_one_line(capsys, "which model")
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_checkpoint_with_settings_of_another_version_is_one_line(here, capsys):
+    assert train("--out", "run") == 0
+    arrays, numbers = checkpoint.read(here / "run" / "checkpoint.npz")
+    del numbers["about"]["command"]["weight_decay"]
+    checkpoint.write(here / "run" / "checkpoint.npz", arrays, numbers)
+    capsys.readouterr()
+    assert run("train", "--resume", "--out", "run", "--quiet") == 2
+    assert_one_line(capsys, "weight_decay|not written by")
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(here, capsys, monkeypatch):
+    from tests.test_checkpoint import Full
+
+    assert train("--out", "whole", "--epochs", "1", "--save-every", "100") == 0
+    # As much as the first checkpoint needs; later ones have a longer history.
+    monkeypatch.setattr(Full, "space", first_size(here))
+    monkeypatch.setattr(checkpoint, "open", Full, raising=False)
+    capsys.readouterr()
+    assert train("--out", "run", "--save-every", "2") == 2
+    assert_one_line(capsys, "No space left", "run")
+    assert [path.name for path in (here / "run").iterdir()] == ["checkpoint.npz"]
+    assert checkpoint.read(here / "run" / "checkpoint.npz")[1]["step_in_epoch"] == 0
+
+
+def first_size(here):
+    """Return the size of the checkpoint that a run writes before its first step, and a little more."""
+    arrays, numbers = checkpoint.read(here / "whole" / "checkpoint.npz")
+    numbers["history"] = {"epochs": [], "losses": []}
+    checkpoint.write(here / "size.npz", arrays, numbers)
+    size = (here / "size.npz").stat().st_size
+    (here / "size.npz").unlink()
+    return size + 100
+
+
+# --- Real processes --------------------------------------------------------------------------------------------------
+
+REAL = ("train", "--model", "mlp_batch_norm", "--images", "600", "--batch-size", "16", "--epochs", "2", "--warmup", "0")
+
+
+def start(*arguments, **settings):
+    """Start ``python -m npnets`` as a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    return subprocess.Popen([sys.executable, "-m", "npnets", *map(str, arguments)], **(pipes | settings))
+
+
+def finish(*arguments):
+    """Run a process to its end and return (exit code, stdout, stderr)."""
+    with start(*arguments) as process:
+        out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Return the folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, out, err = finish(*REAL, "--save-every", "3", "--out", folder, "--quiet", "--threads", "1")
+    assert (code, err) == (0, "") and "test accuracy" in out
+    return folder
+
+
+def stop_when(happens, process, number):
+    """Send a signal as soon as ``happens()``; return whether the process was still there."""
+    for _ in range(100_000):
+        if process.poll() is not None:
+            return False
+        if happens():
+            process.send_signal(number)
+            return True
+        time.sleep(0.0003)
+    pytest.fail("nothing happened")
+
+
+def saved(path):
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_bits(here, whole_run):
+    folder = here / "run"
+    path = folder / "checkpoint.npz"
+    kills, delays = 0, random.Random(8)
+    for attempt in range(4):
+        resume = ["--resume"] if path.exists() else [*REAL[1:], "--save-every", "3"]
+        before = saved(path)
+        with start("train", *resume, "--out", folder, "--quiet", "--threads", "1") as process:
+            if attempt % 2:  # in the middle of writing
+                killed = stop_when(lambda: any(folder.glob(".*")) and saved(path) != before, process, signal.SIGKILL)
+            else:
+                killed = stop_when(lambda: saved(path) != before, process, 0)
+                time.sleep(delays.uniform(0, 0.1))
+                process.kill()
+            process.communicate()
+        kills += killed and process.returncode == -signal.SIGKILL
+        checkpoint.read(path)  # always whole
+    assert kills >= 2
+    code, _, err = finish("train", "--resume", "--out", folder, "--quiet", "--threads", "2")
+    assert (code, err) == (0, "")
+    assert_same_run(folder, whole_run)
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.npz", "history.json", "curves.png"}
+
+
+def test_ctrl_c_in_a_real_process_saves_and_says_how_to_go_on(here, whole_run):
+    folder = here / "run"
+    path = folder / "checkpoint.npz"
+    with start(*REAL, "--save-every", "3", "--out", folder, "--quiet") as process:
+        assert stop_when(lambda: saved(path), process, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == ""
+    assert err == f"npnets: interrupted; saved, continue with: python -m npnets train --resume --out {folder}\n"
+    command = err.strip().split("python -m npnets ")[1]
+    assert finish(*shlex.split(command), "--quiet")[0] == 0
+    assert_same_run(folder, whole_run)
+
+
+def test_a_reader_that_goes_away_gets_no_traceback():
+    with start("cost", "mobilenet_v2") as process:
+        process.stdout.close()  # as `| head -1` does
+        err = process.stderr.read()
+    assert "Traceback" not in err and "Exception" not in err
+
+
+def test_wrong_input_in_a_real_process_is_one_line():
+    code, out, err = finish("train", "--epochs", "0")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_the_cifar10_subset_says_that_it_is_one(here, capsys):
+    with pytest.warns(datasets.SubsetWarning):
+        whole = datasets.load("cifar10", "test")
+    if whole.name == "cifar10":
+        pytest.skip("the whole CIFAR-10 is here")
+    arguments = ["--model", "mlp_batch_norm", "--dataset", "cifar10", "--images", "64", "--batch-size", "64"]
+    code, out, err = finish("train", *arguments, "--epochs", "1", "--quiet", "--out", here / "run")
+    assert code == 0 and "test accuracy" in out
+    assert "npnets: " in err and "subset" in err and "Traceback" not in err
+    assert all(line.startswith("npnets: ") for line in err.splitlines())
+    _, numbers = checkpoint.read(here / "run" / "checkpoint.npz")
+    assert numbers["settings"]["train"] == "cifar10-subset-5000-first-64"
