@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from npnets import models
+from npnets.shapes import integer
 
 FORMAT = "npnets checkpoint 1"
 
@@ -50,16 +50,21 @@ def write_json(path, data):
 def replacing(path):
     """Open a temporary binary file beside ``path``; rename it to ``path`` once the block has ended without error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: what a killed process left is written over
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # NumPy's own message would not name the file
+            reason = f"cannot be written, {error.strerror or error}; what was there before is untouched"
+            raise OSError(error.errno, reason, str(path)) from error
+        raise
 
 
 def read(path):
@@ -72,17 +77,27 @@ def read(path):
     ValueError
         If the file is damaged, is no checkpoint of npnets, or holds Python objects, which are never unpickled.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        numbers = json.loads(str(arrays.pop("json")))
-        if numbers["format"] != FORMAT:
-            raise ValueError(f"its format is {numbers['format']!r}, this version reads {FORMAT!r}")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no checkpoint {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, SyntaxError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-        raise ValueError(f"{path} is damaged or not a checkpoint of npnets: {error}") from error
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    with open(path, "rb") as file:
+        try:
+            return _parse(file)
+        except Exception as error:  # what a damaged file provokes in zipfile, NumPy, ast and json is no closed list
+            raise ValueError(f"{path} is damaged or not a checkpoint of npnets: {error}") from error
+
+
+def _parse(file):
+    damaged = zipfile.ZipFile(file).testzip()  # all checksums; np.load checks only what it happens to read to the end
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as members:
+        arrays = {name: members[name] for name in members.files}
+    if "json" not in arrays:
+        raise ValueError("it has no part named json")
+    numbers = json.loads(str(arrays.pop("json")))
+    if not isinstance(numbers, dict) or numbers.get("format") != FORMAT:
+        raise ValueError(f"this version reads only files of the format {FORMAT!r}")
     return arrays, numbers
 
 
@@ -102,7 +117,8 @@ class Checkpoint:
     """
 
     def __init__(self, path, *, every=200, resume=False, about=None):
-        self.path, self.every, self.resume, self.about = Path(path), every, resume, about or {}
+        self.path, self.every = Path(path), integer(every, "every", 1)
+        self.resume, self.about = resume, about or {}
 
     def start(self, run):
         self.run = run
@@ -110,7 +126,7 @@ class Checkpoint:
             arrays, numbers = read(self.path)
             try:
                 run.load_state_dict(arrays, numbers)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{self.path} cannot be resumed: {error}") from error
         else:
             self.save()  # an unwritable folder shows now, not after the first epoch
@@ -146,17 +162,16 @@ def load_model(path, *, averaged=True):
         As :func:`read`; also if the arrays do not belong to the model that the checkpoint names.
     """
     arrays, numbers = read(path)
-    try:
-        about = numbers["about"]
-        settings = dict(about["model_settings"])
-        if "dtype" in settings:
-            settings["dtype"] = np.dtype(settings["dtype"])
-        model = models.build(about["model"], **settings)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not tell which model it holds: {error!r} is missing") from error
     state = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
     if averaged:
         prefix = "average/average."
         state |= {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    model.load_state_dict(state)
+    try:
+        about = numbers["about"]
+        model = models.build(about["model"], **about["model_settings"])
+        model.load_state_dict(state)
+    except KeyError as error:
+        raise ValueError(f"{path} does not tell which model it holds: {error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
     return model, numbers

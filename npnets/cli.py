@@ -22,6 +22,7 @@ def main(arguments=None):
     """Run a command and return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: print(f"npnets: {message}", file=sys.stderr)
         try:
@@ -32,11 +33,15 @@ def main(arguments=None):
         except (ValueError, OSError) as error:
             print(f"npnets: {_one_line(error)}", file=sys.stderr)
             return 2
+        except MemoryError:
+            print("npnets: not enough memory; take a smaller batch, width or resolution", file=sys.stderr)
+            return 2
         except FloatingPointError as error:
             print(f"npnets: training stopped: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as interrupt:
-            print(f"npnets: interrupted{_one_line(interrupt)}", file=sys.stderr)
+            saved = _one_line(interrupt) or "what was saved before can be resumed"
+            print(f"npnets: interrupted; {saved}", file=sys.stderr)
             return 130
 
 
@@ -49,7 +54,7 @@ def train(options):
 
     folder, settings = _run_folder(options)
     arguments, about = runs.assemble(settings)
-    files = runs.RunFiles(folder, settings)
+    files = runs.RunFiles(folder, settings, options.arguments)
     path = folder / "checkpoint.npz"
     saver = checkpoint.Checkpoint(path, every=settings["save_every"], resume=options.resume, about=about)
     if not options.quiet:
@@ -61,7 +66,7 @@ def train(options):
         history = training.fit(**arguments, callbacks=callbacks, progress=not options.quiet, threads=options.threads)
     except training.Interrupted:
         resume = f"python -m npnets train --resume --out {shlex.quote(str(folder))}"
-        raise KeyboardInterrupt(f"; saved, continue with: {resume}") from None
+        raise KeyboardInterrupt(f"saved, continue with: {resume}") from None
     files.write_curves(history)
     print(f"test accuracy {history['test_accuracy'][-1]:.2%} after {len(history)} epochs; see {folder}/curves.png")
 
@@ -76,6 +81,8 @@ def _run_folder(options):
         folder = options.out or runs.latest_folder(settings)
         return folder, runs.saved_settings(folder, given)
     folder = options.out or runs.free_folder(settings)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder; choose another --out")
     if (folder / "checkpoint.npz").exists():
         raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --out")
     return folder, settings
@@ -90,7 +97,8 @@ def evaluate(options):
         path = path / "checkpoint.npz"
     model, numbers = checkpoint.load_model(path)
     name = options.dataset or numbers["about"].get("dataset")
-    test = datasets.load(name, options.split, options.data)
+    root = options.data or numbers["about"].get("command", {}).get("data")
+    test = datasets.load(name, options.split, root)
     with parallel.threads(options.threads):
         result = training.evaluate(
             model, test, mean=np.array(numbers["mean"]), std=np.array(numbers["std"]), batch_size=options.batch_size
@@ -110,8 +118,10 @@ def print_cost(options):
     """Print what a model costs, layer by layer."""
     settings = {"num_classes": options.classes, "in_channels": options.channels, "width_mult": options.width}
     settings = {name: value for name, value in settings.items() if value is not None}
-    model = models.build(options.model, **settings)
     resolution = options.resolution or models.resolution(options.model)
+    if models.has_setting(options.model, "image_size"):
+        settings["image_size"] = resolution
+    model = models.build(options.model, **settings)
     channels = options.channels or models.in_channels(options.model)
     profile = cost.profile(model, (resolution, resolution, channels))
     print(profile.to_markdown() if options.markdown else profile)
@@ -149,6 +159,8 @@ def data(options):
     """Tell which data are here, or download a data set."""
     from npnets import datasets
 
+    if options.url and options.dataset is None:
+        raise ValueError("--url goes with the data set to download: python -m npnets data cifar10 --url ...")
     if options.dataset == "cifar10":
         from npnets.datasets import download
 
@@ -169,11 +181,11 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
     def error(self, message):
-        self.exit(2, f"npnets: {_one_line(message)} (see `python -m {self.prog} --help`)\n")
+        self.exit(2, f"npnets: {_one_line(message)} (see `{self.prog} --help`)\n")
 
 
 def _parser():
-    parser = _Parser(prog="npnets", description=DESCRIPTION)
+    parser = _Parser(prog="python -m npnets", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=npnets.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (_add_train, _add_evaluate, _add_cost, _add_gradcheck, _add_data, _add_benchmark):
@@ -219,7 +231,7 @@ def _add_train(commands):
         group.add_argument(flag, help=help_text.replace("%", "%%"), default=argparse.SUPPRESS, **settings)
 
     what = parser.add_argument_group("what is trained on what")
-    add(what, "--model", "one of the models", choices=models.names(), metavar="MODEL")
+    add(what, "--model", "one of " + ", ".join(models.names()), choices=models.names(), metavar="MODEL")
     add(what, "--width", "width multiplier", type=_number)
     add(what, "--dropout", "rate before the classifier", type=_number)
     add(what, "--dataset", "mnist or cifar10", choices=list(DATASET_SETTINGS))
@@ -347,4 +359,6 @@ def _checked(text, kind, fits, expected):
 
 
 def _one_line(message):
+    if isinstance(message, OSError) and message.filename:
+        message = f"{message.filename}: {message.strerror}"
     return " ".join(str(message).split())

@@ -37,6 +37,7 @@ class Optimizer:
     """
 
     slots: ClassVar[dict[str, float]] = {}
+    settings: ClassVar[tuple[str, ...]] = ("weight_decay",)
 
     def __init__(self, parameters: Iterable, learning_rate: float, *, weight_decay: float = 0.0):
         self.parameters = list(parameters)
@@ -57,6 +58,10 @@ class Optimizer:
         for slot, start in self.slots.items():
             self._slots[slot], views = _flat_like(values, start)
             self._views.update({f"{slot}.{name}": view for name, view in views.items()})
+
+    def __repr__(self) -> str:
+        """Tell the settings that stay the same during a training."""
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.settings)})"
 
     @property
     def learning_rate(self) -> float:
@@ -184,6 +189,7 @@ class RMSProp(Optimizer):
     """
 
     slots: ClassVar[dict[str, float]] = {"mean_square": 1.0, "momentum": 0.0}
+    settings: ClassVar[tuple[str, ...]] = ("decay", "momentum", "eps", "weight_decay")
 
     def __init__(self, parameters, learning_rate, *, decay=0.9, momentum=0.9, eps=1e-3, weight_decay=0.0):
         self.decay = _real(decay, "decay", below=1.0)
@@ -237,6 +243,7 @@ class SGD(Optimizer):
     """
 
     slots: ClassVar[dict[str, float]] = {"momentum": 0.0}
+    settings: ClassVar[tuple[str, ...]] = ("momentum", "nesterov", "weight_decay")
 
     def __init__(self, parameters, learning_rate, *, momentum=0.0, nesterov=False, weight_decay=0.0):
         self.momentum = _real(momentum, "momentum", below=1.0)

@@ -31,6 +31,8 @@ from npnets.shapes import integer
 PIECE_BYTES = 1 << 20
 """Target size of one piece: small enough for a core's cache, large enough to outweigh a hand-over between threads."""
 
+MOST_THREADS = 256
+
 _current = threading.local()
 
 
@@ -88,9 +90,11 @@ def threads(n: int | None = None):
     Raises
     ------
     ValueError
-        If ``n`` is not a positive integer.
+        If ``n`` is not a positive integer, or beyond reason.
     """
     n = available_cores() if n is None else integer(n, "threads", 1)
+    if n > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {n}")
     # Imported here: `import npnets` stays quick, and looking up the loaded BLAS libraries takes some milliseconds.
     from threadpoolctl import threadpool_limits
 

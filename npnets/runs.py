@@ -6,9 +6,9 @@ A run's settings are a plain dict of what can be said on the command line. They 
 
 import os
 import platform
+import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def assemble(settings):
     }
     if settings["width"] != 1.0:
         model_settings["width_mult"] = settings["width"]
-    if settings["model"] == "mlp_batch_norm":
+    if models.has_setting(settings["model"], "image_size"):
         model_settings["image_size"] = train_set.images.shape[1]
     model = models.build(settings["model"], **model_settings)
     cost.profile(model, train_set.images.shape)  # images that do not fit the model are found here
@@ -142,13 +142,13 @@ def _running_statistics(model):
 class RunFiles:
     """A callback that writes ``history.json`` after each epoch and ``curves.png`` at the end."""
 
-    def __init__(self, folder, settings):
+    def __init__(self, folder, settings, arguments):
         self.folder = folder
         self.settings = settings
+        self.command = shlex.join(["python", "-m", "npnets", *map(str, arguments)])
 
     def after_epoch(self, run):
-        about = {"settings": self.settings, "command": shlex.join(["python", "-m", "npnets", *sys.argv[1:]])}
-        about["environment"] = environment()
+        about = {"settings": self.settings, "command": self.command, "environment": environment()}
         checkpoint.write_json(self.folder / "history.json", about | run.history.to_dict())
 
     def interrupted(self, run):
@@ -193,7 +193,11 @@ def free_folder(settings):
 def latest_folder(settings):
     """Return the run that was saved last among runs/<dataset>-<model> and its numbered siblings."""
     usual = _usual_folder(settings)
-    saved = list(usual.parent.glob(f"{usual.name}*/checkpoint.npz"))
+    saved = [
+        path
+        for path in usual.parent.glob(f"{usual.name}*/checkpoint.npz")
+        if re.fullmatch(rf"{re.escape(usual.name)}(-\d+)?", path.parent.name)
+    ]
     if not saved:
         raise ValueError(f"there is no run to resume in {usual}; name its folder with --out")
     return max(saved, key=os.path.getmtime).parent
@@ -205,17 +209,22 @@ def saved_settings(folder, given):
     Raises
     ------
     ValueError
-        If one of the ``given`` differs from the run's: a run is resumed as it was started.
+        If one of the ``given`` differs from the run's and matters to the result: a run is resumed as it was started.
     """
     _, numbers = checkpoint.read(folder / "checkpoint.npz")
-    try:
-        saved = numbers["about"]["command"]
-        differences = [f"{name} was {saved[name]}, now {given[name]}" for name in given if saved[name] != given[name]]
-    except (KeyError, TypeError):
-        raise ValueError(f"{folder}/checkpoint.npz was not written by `python -m npnets train`") from None
+    about = numbers.get("about")
+    saved = about.get("command") if isinstance(about, dict) else None
+    if not isinstance(saved, dict) or set(saved) != set(SETTINGS):
+        raise ValueError(f"{folder}/checkpoint.npz was not written by this version of `python -m npnets train`")
+    free = {name: given[name] for name in ("data", "save_every") if name in given}
+    differences = [
+        f"{name} was {saved[name]}, now {value}"
+        for name, value in given.items()
+        if name not in free and saved[name] != value
+    ]
     if differences:
         raise ValueError(f"{folder} was started with other settings ({'; '.join(differences)}); leave them out")
-    return saved
+    return saved | free
 
 
 def _usual_folder(settings):

@@ -379,6 +379,8 @@ class Run:
         for owner, name in self._stateful():
             owner.load_state_dict(_below(f"{name}/", arrays))
         for path, generator in self.model.generators():
+            if path not in numbers["generators"]:
+                raise ValueError(f"the state of the random generator {path} is missing")
             generator.bit_generator.state = numbers["generators"][path]
         self.epoch, self.step_in_epoch = numbers["epoch"], numbers["step_in_epoch"]
         self.seconds, self._loss_since = numbers["seconds"], numbers["loss_since"]
@@ -399,6 +401,7 @@ class Run:
         return {
             "train": self.train.name,
             "images": len(self.train),
+            "test": self.test and self.test.name,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -406,7 +409,7 @@ class Run:
             "label_smoothing": self.label_smoothing,
             "average": self.average is not None and self.average.decay,
             "augmented": self.augment is not None,
-            "optimizer": type(self.optimizer).__name__,
+            "optimizer": repr(self.optimizer),
         }
 
     def _batch(self):

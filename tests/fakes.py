@@ -1,6 +1,10 @@
 """Small made-up data sets and networks, and trainings of them with everything switched on that has a state."""
 
+import errno
+import io
 import json
+import os
+import signal
 
 import numpy as np
 
@@ -42,7 +46,8 @@ def net(*, seed=0, dropout=0.0, in_channels=1, num_classes=CLASSES):
 
 def mlp(*, seed=0, hidden=(12,), size=8, batch_norm=True, **settings):
     """Return a fully connected network that trains in no time."""
-    return models.mlp_batch_norm(CLASSES, 1, image_size=size, hidden=hidden, seed=seed, batch_norm=batch_norm, **settings)
+    settings |= {"image_size": size, "hidden": hidden, "seed": seed, "batch_norm": batch_norm}
+    return models.mlp_batch_norm(CLASSES, 1, **settings)
 
 
 def recipe(model=None, **changes):
@@ -80,6 +85,22 @@ def shift(images, rng):
 def running_statistics(model):
     """Return the arrays of batch norm that an average of the weights has to average too."""
     return {f"{path}.{name}": getattr(m, name) for path, m in model.named_modules() for name in m.running}
+
+
+def ctrl_c():
+    """Do what Ctrl-C does to this process."""
+    signal.raise_signal(signal.SIGINT)
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk on which only so many bytes are left; to stand for ``open``."""
+
+    space = 0
+
+    def write(self, data):
+        if self.tell() + len(data) > self.space:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
 
 
 def state(arguments):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +51,15 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def load_fake(name, split, root=None):
+    """Return made-up images in place of those of ``datasets.load``."""
+    return fakes.dataset(200 if split == "train" else 70, seed=split == "test", name=name)
+
+
 @pytest.fixture
 def fake_data(monkeypatch):
     """Replace both data sets by images of 8x8 pixels."""
-
-    def load(name, split, root=None):
-        return fakes.dataset(200 if split == "train" else 70, seed=split == "test", name=name)
-
-    monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(datasets, "load", load_fake)
 
 
 def contents(folder):
@@ -100,7 +102,8 @@ def test_help_shows_a_line_that_can_be_pasted(command, capsys):
     ("command", "words"),
     [
         ("train", ["runs/", "checkpoint.npz", "history.json", "curves.png", "Ctrl-C", "examples:", "default: 128"]),
-        ("train", ["0.9", "4e-05", "cosine", "3 for mnist", "--resume", "--out", "--threads", "--quiet", *models.names()]),
+        ("train", ["0.9", "4e-05", "cosine", "3 for mnist", "--resume", "--out", "--threads", "--quiet"]),
+        ("train", models.names()),
         ("evaluate", ["checkpoint", "--split", "--dataset", "--batch-size", "example"]),
         ("cost", ["--width", "--resolution", "--markdown", "multiply-adds", *models.names()]),
         ("gradcheck", ["--samples", "--mistakes", "complex-step", "examples:"]),
@@ -181,39 +184,37 @@ def test_runs_are_numbered_and_resume_takes_the_one_saved_last(here, capsys):
     assert f"runs/{names[1]}/" in capsys.readouterr().out
 
 
+def interrupt_after(monkeypatch, steps):
+    """Press Ctrl-C when so many more steps are done."""
+    after_step, done = checkpoint.Checkpoint.after_step, []
+
+    def count(self, step):
+        after_step(self, step)
+        done.append(step)
+        if len(done) == steps:
+            fakes.ctrl_c()
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "after_step", count)
+
+
 @pytest.mark.usefixtures("fake_data")
 def test_resume_continues_to_the_same_bits(here, monkeypatch):
-    assert train("--out", "whole", "--save-every", "4", "--weight-average", "0.9") == 0
-
-    def stop_after(steps):
-        saved, after_step = [], checkpoint.Checkpoint.after_step
-
-        def stop(self, step):
-            after_step(self, step)
-            saved.append(step)
-            if len(saved) == steps:
-                signal.raise_signal(signal.SIGINT)
-
-        monkeypatch.setattr(checkpoint.Checkpoint, "after_step", stop)
-
-    stop_after(5)
-    assert train("--out", "parts", "--save-every", "4", "--weight-average", "0.9") == 130
-    stop_after(3)
-    assert run("train", "--resume", "--out", "parts", "--quiet") == 130
-    monkeypatch.undo()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(datasets, "load", lambda name, split, root=None: _fake(name, split))
-    assert run("train", "--resume", "--out", "parts", "--quiet", "--threads", "2") == 0
+    options = "--save-every", "4", "--weight-average", "0.9", "--augment", "crop", "--dropout", "0.2"
+    assert train(*options, "--out", "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        assert train(*options, "--out", "parts") == 130
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        assert run("train", "--resume", "--out", "parts", "--quiet", "--threads", "2") == 130
+    assert run("train", "--resume", "--out", "parts", "--quiet") == 0
     assert_same_run(here / "parts", here / "whole")
-
-
-def _fake(name, split):
-    return fakes.dataset(200 if split == "train" else 70, seed=split == "test", name=name)
 
 
 def assert_same_run(got, want):
     """Compare the checkpoints of two runs bit for bit, and what their histories tell besides the time."""
-    (got_arrays, got_numbers), (want_arrays, want_numbers) = (checkpoint.read(f / "checkpoint.npz") for f in (got, want))
+    got_arrays, got_numbers = checkpoint.read(got / "checkpoint.npz")
+    want_arrays, want_numbers = checkpoint.read(want / "checkpoint.npz")
     fakes.assert_same_bits(got_arrays, want_arrays)
     for numbers in (got_numbers, want_numbers):
         numbers["history"] = fakes.without_times(numbers["history"])
@@ -225,14 +226,7 @@ def assert_same_run(got, want):
 
 @pytest.mark.usefixtures("fake_data")
 def test_ctrl_c_saves_and_says_how_to_go_on(here, capsys, monkeypatch):
-    after_step = checkpoint.Checkpoint.after_step
-
-    def stop(self, step):
-        after_step(self, step)
-        if step == 8:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(checkpoint.Checkpoint, "after_step", stop)
+    interrupt_after(monkeypatch, 9)
     assert train("--out", "my run") == 130
     assert_one_line(capsys, "interrupted", "saved", re.escape("python -m npnets train --resume --out 'my run'"))
     assert checkpoint.read(here / "my run" / "checkpoint.npz")[1]["step_in_epoch"] == 3
@@ -295,9 +289,10 @@ def test_a_diverged_training_ends_with_1_and_keeps_its_checkpoint(here, capsys):
 @pytest.mark.parametrize("model", ["mobilenet_v1_small", "mobilenet_v2_small"])
 @pytest.mark.usefixtures("fake_data")
 def test_both_mobilenets_train_with_everything_switched_on(model, here):
-    arguments = ["--model", model, "--width", "0.25", "--epochs", "1", "--batch-size", "50", "--augment", "crop+mirror"]
-    arguments += ["--dropout", "0.2", "--label-smoothing", "0.1", "--weight-average", "0.9", "--schedule", "exponential"]
-    assert run("train", *arguments, "--optimizer", "sgd", "--warmup", "2", "--quiet", "--out", "run", "--threads", "1") == 0
+    given = f"""--model {model} --width 0.25 --dropout 0.2 --augment crop+mirror --epochs 1 --batch-size 50
+        --optimizer sgd --schedule exponential --warmup 2 --label-smoothing 0.1 --weight-average 0.9
+        --threads 1 --quiet --out run"""
+    assert run("train", *given.split()) == 0
     assert run("evaluate", "run") == 0
 
 
@@ -337,7 +332,7 @@ def test_evaluate_finds_the_data_folder_of_the_run(here, monkeypatch, capsys):
 
     def load(name, split, root=None):
         roots.append(root)
-        return _fake(name, split)
+        return load_fake(name, split)
 
     monkeypatch.setattr(datasets, "load", load)
     assert train("--out", "run", "--data", "elsewhere") == 0
@@ -445,7 +440,7 @@ def test_data_tells_what_is_missing(here, capsys):
 # --- Wrong input -----------------------------------------------------------------------------------------------------
 
 WRONG = {
-    "": ["command"],
+    "": ["COMMAND"],
     "fly": ["fly", "train"],
     "train --fast": ["--fast", "--help"],
     "train extra": ["extra"],
@@ -568,12 +563,10 @@ def test_a_checkpoint_with_settings_of_another_version_is_one_line(here, capsys)
 
 @pytest.mark.usefixtures("fake_data")
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(here, capsys, monkeypatch):
-    from tests.test_checkpoint import Full
-
     assert train("--out", "whole", "--epochs", "1", "--save-every", "100") == 0
     # As much as the first checkpoint needs; later ones have a longer history.
-    monkeypatch.setattr(Full, "space", first_size(here))
-    monkeypatch.setattr(checkpoint, "open", Full, raising=False)
+    monkeypatch.setattr(fakes.FullDisk, "space", first_size(here))
+    monkeypatch.setattr(checkpoint, "open", fakes.FullDisk, raising=False)
     capsys.readouterr()
     assert train("--out", "run", "--save-every", "2") == 2
     assert_one_line(capsys, "No space left", "run")
@@ -596,11 +589,20 @@ def first_size(here):
 REAL = ("train", "--model", "mlp_batch_norm", "--images", "600", "--batch-size", "16", "--epochs", "2", "--warmup", "0")
 
 
-def start(*arguments, **settings):
+# A shell that starts the tests in the background may have switched Ctrl-C off for its children.
+CODE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[0] = "npnets"
+runpy.run_module("npnets", run_name="__main__")
+"""
+
+
+def start(*arguments):
     """Start ``python -m npnets`` as a process of its own."""
+    command = [sys.executable, "-c", CODE, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    return subprocess.Popen([sys.executable, "-m", "npnets", *map(str, arguments)], **(pipes | settings))
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(*arguments):
@@ -619,39 +621,42 @@ def whole_run(tmp_path_factory):
     return folder
 
 
-def stop_when(happens, process, number):
-    """Send a signal as soon as ``happens()``; return whether the process was still there."""
-    for _ in range(100_000):
-        if process.poll() is not None:
-            return False
-        if happens():
-            process.send_signal(number)
-            return True
-        time.sleep(0.0003)
-    pytest.fail("nothing happened")
+def wait_for(happened, process):
+    """Wait until ``happened()``, or the process is at its end."""
+    give_up = time.monotonic() + 60
+    while not happened() and process.poll() is None:
+        assert time.monotonic() < give_up
+        time.sleep(0.0002)
 
 
-def saved(path):
+def last_saved(folder):
+    """Return when the checkpoint of a run was saved."""
+    path = folder / "checkpoint.npz"
     return path.stat().st_mtime_ns if path.exists() else None
+
+
+def kill_at_some_moment(folder, process, *, while_writing, delay):
+    """Let a process save once, then kill it: as soon as it writes again, or some seconds later."""
+    before = last_saved(folder)
+    wait_for(lambda: last_saved(folder) != before, process)
+    if while_writing:
+        wait_for(lambda: any(folder.glob(".*")), process)
+    else:
+        time.sleep(delay)
+    process.kill()
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
 
 
 def test_a_run_killed_at_any_moment_ends_in_the_same_bits(here, whole_run):
     folder = here / "run"
-    path = folder / "checkpoint.npz"
-    kills, delays = 0, random.Random(8)
-    for attempt in range(4):
-        resume = ["--resume"] if path.exists() else [*REAL[1:], "--save-every", "3"]
-        before = saved(path)
-        with start("train", *resume, "--out", folder, "--quiet", "--threads", "1") as process:
-            if attempt % 2:  # in the middle of writing
-                killed = stop_when(lambda: any(folder.glob(".*")) and saved(path) != before, process, signal.SIGKILL)
-            else:
-                killed = stop_when(lambda: saved(path) != before, process, 0)
-                time.sleep(delays.uniform(0, 0.1))
-                process.kill()
-            process.communicate()
-        kills += killed and process.returncode == -signal.SIGKILL
-        checkpoint.read(path)  # always whole
+    first, again = (*REAL, "--save-every", "3"), ("train", "--resume")
+    kills, moments = 0, random.Random(8)
+    for attempt in range(5):
+        command = again if (folder / "checkpoint.npz").exists() else first
+        process = start(*command, "--out", folder, "--quiet", "--threads", "1")
+        kills += kill_at_some_moment(folder, process, while_writing=attempt % 2, delay=moments.uniform(0, 0.05))
+        checkpoint.read(folder / "checkpoint.npz")  # always whole
     assert kills >= 2
     code, _, err = finish("train", "--resume", "--out", folder, "--quiet", "--threads", "2")
     assert (code, err) == (0, "")
@@ -661,9 +666,11 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(here, whole_run):
 
 def test_ctrl_c_in_a_real_process_saves_and_says_how_to_go_on(here, whole_run):
     folder = here / "run"
-    path = folder / "checkpoint.npz"
     with start(*REAL, "--save-every", "3", "--out", folder, "--quiet") as process:
-        assert stop_when(lambda: saved(path), process, signal.SIGINT)
+        wait_for(lambda: last_saved(folder), process)
+        at_start = last_saved(folder)
+        wait_for(lambda: last_saved(folder) != at_start, process)  # now the training is going on
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == ""
     assert err == f"npnets: interrupted; saved, continue with: python -m npnets train --resume --out {folder}\n"
@@ -684,8 +691,9 @@ def test_wrong_input_in_a_real_process_is_one_line():
     assert (code, out) == (2, "") and err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_the_cifar10_subset_says_that_it_is_one(here, capsys):
-    with pytest.warns(datasets.SubsetWarning):
+def test_the_cifar10_subset_says_that_it_is_one(here):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", datasets.SubsetWarning)
         whole = datasets.load("cifar10", "test")
     if whole.name == "cifar10":
         pytest.skip("the whole CIFAR-10 is here")

@@ -32,7 +32,7 @@ def train_step(job):
         start = {f"start.{name}": array for name, array in model.state_dict().items()}
         logits, loss = gradients()
         found = start | {"logits": logits, "loss": loss}
-        if job["dtype"] == "float64":  # in float32 rounding carries some numbers over a kink of ReLU6
+        if job["dtype"] == "float64":  # in float32, rounding carries numbers over ReLU6's kinks: gradients jump
             found |= {f"gradient.{parameter.name}": parameter.grad for parameter in model.parameters()}
         return found
 

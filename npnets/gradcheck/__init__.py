@@ -8,7 +8,7 @@ the gradient you get when the variance is treated as a constant".
 numerical.py          the two ways to differentiate without calculus, and their errors
 report.py             the tables that the checks return
 single.py, whole.py   check_op, check_module
-catalogue.py          what is known about ops and mistakes; ``mistakes/`` holds them
+catalogue.py          what is known about ops and mistakes; ``classic/`` holds them
 diagnosis.py          which mistake it is; describe.py, where it is none of them
 everything.py         every op and layer of npnets: ``python -m npnets gradcheck``
 ===================== ================================================================

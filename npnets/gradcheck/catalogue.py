@@ -1,6 +1,6 @@
 """What is known about the ops: their right gradients once more, and the classic ways to get them wrong.
 
-The formulas under ``mistakes/`` are written out in plain NumPy, slowly and apart from :mod:`npnets.ops`: a wrong
+The formulas under ``classic/`` are written out in plain NumPy, slowly and apart from :mod:`npnets.ops`: a wrong
 gradient is one changed term in them, so the reader sees what the mistake is. This file holds what those modules are
 made of, and the two lists that they fill.
 """
@@ -187,4 +187,4 @@ def _signature(function):
 
 def _load():
     if not _ops:
-        importlib.import_module("npnets.gradcheck.mistakes")
+        importlib.import_module("npnets.gradcheck.classic")

@@ -19,6 +19,7 @@ RESOLUTIONS = {"mobilenet_v1_small": 28, "mobilenet_v2_small": 28, "mlp_batch_no
 __all__ = [
     "MODELS",
     "build",
+    "has_setting",
     "in_channels",
     "mlp_batch_norm",
     "mobilenet_v1",
@@ -65,6 +66,11 @@ def resolution(name):
 def in_channels(name):
     """Return how many channels the model's input has where nothing else is said."""
     return inspect.signature(MODELS[name]).parameters["in_channels"].default
+
+
+def has_setting(name, setting):
+    """Tell whether :func:`build` takes this setting for the model."""
+    return setting in _settings(MODELS[name])
 
 
 def _settings(function):

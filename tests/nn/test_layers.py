@@ -56,6 +56,8 @@ def test_contract(case, dtype, training):
         assert parameter.value.dtype == parameter.grad.dtype == dtype
         assert parameter.value.shape == parameter.grad.shape == parameter.shape
 
+    assert all(array.dtype == dtype for array in module.state_dict().values())
+
     arrays = {"x": x, "dy": dy, "y": y, "dx": dx, **arrays_of(module)}
     names = list(arrays)
     for k, name in enumerate(names):
@@ -250,7 +252,7 @@ def test_masks_come_from_the_layers_own_generator(make_layer, op):
     dx = layer.backward(x)
     assert np.array_equal(dx, first)  # the backward has the mask of the forward
     assert not np.array_equal(layer(x, training=True), first)  # the next step has another
-    assert not np.array_equal(neighbour(x, training=True), first)
+    assert layer.rng is not neighbour.rng and not np.array_equal(neighbour(x, training=True), first)
     layer.rng.bit_generator.state = state
     assert np.array_equal(layer(x, training=True), first)
     assert np.array_equal(layer(x), x)

@@ -6,8 +6,8 @@ A vector that is added to (or multiplies) every pixel of every image gets the su
 import numpy as np
 
 from npnets.gradcheck.catalogue import mistake
-from npnets.gradcheck.mistakes import convolution, linear
-from npnets.gradcheck.mistakes.normalization import statistics
+from npnets.gradcheck.classic import convolution, linear
+from npnets.gradcheck.classic.normalization import statistics
 
 OF_IMAGES = "conv2d depthwise_conv2d pointwise_conv2d batch_norm"
 

@@ -4,7 +4,7 @@ Each file gives the right gradients of its ops in plain NumPy, then the wrong on
 changed. Importing this package fills the catalogue of :mod:`npnets.gradcheck.catalogue`.
 """
 
-from npnets.gradcheck.mistakes import (  # noqa: F401
+from npnets.gradcheck.classic import (  # noqa: F401
     activation,
     convolution,
     linear,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from npnets.gradcheck.catalogue import KnownOp, mistake, register
-from npnets.gradcheck.mistakes.windows import ONE_PIXEL_OFF, add_back, overwrite, shifted, windows
+from npnets.gradcheck.classic.windows import ONE_PIXEL_OFF, add_back, overwrite, shifted, windows
 from npnets.shapes import geometry, pair, span
 
 BOTH = "max_pool2d avg_pool2d"

@@ -8,7 +8,7 @@ multiplies on the way forward, it multiplies on the way back: ``dx`` adds ``w[i,
 import numpy as np
 
 from npnets.gradcheck.catalogue import KnownOp, mistake, register
-from npnets.gradcheck.mistakes.windows import ONE_PIXEL_OFF, add_back, overwrite, shifted, windows
+from npnets.gradcheck.classic.windows import ONE_PIXEL_OFF, add_back, overwrite, shifted, windows
 from npnets.shapes import geometry, resolve_padding, span
 
 BOTH = "conv2d depthwise_conv2d"

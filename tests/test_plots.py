@@ -1,0 +1,152 @@
+"""The figures: that they show what the history holds, on labelled axes, whatever it holds."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+import npnets
+from npnets import plots
+from npnets.training import History
+
+
+def history(epochs, *, test=True, steps=20):
+    """Return a history as a training leaves it, with falling losses."""
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(1, epochs + 1):
+        record = {"epoch": k, "step": k * steps, "learning_rate": 0.01, "seconds": 30.0 * k, "images_per_second": 1e3}
+        record |= {"train_loss": 1 / k, "train_accuracy": 1 - 0.3 / k}
+        record |= {"test_loss": 1.1 / k if test else None, "test_accuracy": 1 - 0.2 / k if test else None}
+        records.append(record)
+    losses = [[step, steps / step * rng.uniform(0.5, 1.5)] for step in range(1, epochs * steps + 1)]
+    return History(records, losses)
+
+
+def lines(ax):
+    """Return label -> (x, y) of the lines of an axes."""
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.get_lines()}
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 40])
+@pytest.mark.parametrize("test", [True, False], ids=["test set", "no test set"])
+def test_training_curves_have_labelled_axes_and_can_be_drawn(epochs, test):
+    figure = plots.training_curves(history(epochs, test=test), title="a net on data")
+    assert isinstance(figure, Figure) and len(figure.axes) == 2
+    left, right = figure.axes
+    assert [ax.get_xlabel() for ax in figure.axes] == ["epoch", "epoch"]
+    assert "cross-entropy" in left.get_ylabel() and "nats" in left.get_ylabel()
+    assert "wrong" in right.get_ylabel() and "%" in right.get_ylabel()
+    picture = imread(io.BytesIO(plots.png(figure)))
+    assert picture.shape[0] > 300 and picture.shape[1] > 600
+
+
+def test_the_curves_are_those_of_the_history():
+    shown = history(3)
+    left, right = plots.training_curves(shown).axes
+    assert lines(left)["training"] == ([1, 2, 3], shown["train_loss"])
+    assert lines(left)["test"] == ([1, 2, 3], shown["test_loss"])
+    for label, name in (("training", "train_accuracy"), ("test", "test_accuracy")):
+        x, y = lines(right)[label]
+        assert x == [1, 2, 3] and y == pytest.approx([100 * (1 - a) for a in shown[name]])
+    x, y = next(xy for xy in lines(left).values() if len(xy[0]) == 60)
+    assert x == pytest.approx([step / 20 for step, _ in shown.losses])
+    assert y == [loss for _, loss in shown.losses]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["training", "test"]
+
+
+def test_without_a_test_set_there_is_no_test_curve():
+    for ax in plots.training_curves(history(3, test=False)).axes:
+        assert "test" not in lines(ax) and "training" in lines(ax)
+
+
+def test_losses_of_an_unfinished_first_epoch_are_drawn_where_they_belong():
+    shown = History([], history(1).losses[:5])
+    left, _ = plots.training_curves(shown).axes
+    [(_, y)] = lines(left).values()
+    assert y == [loss for _, loss in shown.losses]
+    plots.png(left.figure)
+
+
+@pytest.mark.parametrize("accuracy", [1.0, 0.0])
+def test_an_error_of_zero_can_be_drawn(accuracy):
+    shown = history(3)
+    for record in shown.epochs[1:]:
+        record["train_accuracy"] = record["test_accuracy"] = accuracy
+    picture = imread(io.BytesIO(plots.png(plots.training_curves(shown))))
+    assert picture.shape[0] > 300
+
+
+def test_a_net_without_mistakes_still_shows_its_points():
+    shown = history(3)
+    for record in shown.epochs:
+        record["train_accuracy"] = 1.0
+    figure = plots.training_curves(shown)
+    _, right = figure.axes
+    plots.png(figure)
+    _, y = lines(right)["training"]
+    low, _ = right.get_ylim()
+    assert all(low <= value for value in y)  # zero has no place on a logarithmic axis
+
+
+def test_few_epochs_have_whole_ticks():
+    for epochs in (1, 2, 3):
+        figure = plots.training_curves(history(epochs))
+        plots.png(figure)
+        for ax in figure.axes:
+            low, high = ax.get_xlim()
+            ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+            assert all(tick == round(tick) for tick in ticks), ticks
+
+
+@pytest.mark.parametrize("epochs", [2, 40])
+def test_tick_labels_are_plain_numbers(epochs):
+    figure = plots.training_curves(history(epochs))
+    plots.png(figure)
+    labels = [
+        label.get_text()
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for minor in (False, True)
+        for label in axis.get_ticklabels(minor=minor)
+    ]
+    assert len(labels) > 8
+    assert not [label for label in labels if not re.fullmatch(r"|\d+(\.\d+)?", label)]  # not 6e-01 beside 2
+
+
+def test_the_same_history_is_drawn_to_the_same_bytes():
+    assert plots.png(plots.training_curves(history(3))) == plots.png(plots.training_curves(history(3)))
+
+
+def test_drawing_uses_no_global_state():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.png(plots.training_curves(history(2)))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_pyplot_is_never_imported():
+    code = """
+import subprocess
+import sys
+from pathlib import Path
+import npnets
+from npnets import plots
+from npnets.training import History
+plots.png(plots.training_curves(History()))
+sys.exit("matplotlib.pyplot" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(npnets.__file__).parents[1]).returncode == 0
+
+
+def test_both_curves_have_the_colours_of_the_style():
+    for ax in plots.training_curves(history(2)).axes:
+        colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
+        assert (colours["training"], colours["test"]) == (plots.COLOURS["train"], plots.COLOURS["test"])
