@@ -33,6 +33,7 @@ In reading order
 ``training``        fit, evaluate, History
 ``checkpoint``      save and resume, bit for bit
 ``plots``           the figures
+``runs``            a training in a folder: its settings and files
 ``benchmarks``      speed and memory beside other libraries
 ``cli``             ``python -m npnets``
 =================== ===================================================================================
@@ -50,7 +51,7 @@ __version__ = "0.1.0"
 # Imported when first asked for, so that `import npnets` stays quick: they bring tqdm, matplotlib and others along.
 _LATER = (
     "augment", "benchmarks", "checkpoint", "cli", "datasets", "gradcheck", "parallel", "plots", "probes", "reference",
-    "shapes", "training",
+    "runs", "shapes", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "cost", "models", "nn", "ops", "optim", "threads", *_LATER]

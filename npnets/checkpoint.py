@@ -96,8 +96,9 @@ def _parse(file):
     if "json" not in arrays:
         raise ValueError("it has no part named json")
     numbers = json.loads(str(arrays.pop("json")))
-    if not isinstance(numbers, dict) or numbers.get("format") != FORMAT:
-        raise ValueError(f"this version reads only files of the format {FORMAT!r}")
+    found = numbers.get("format") if isinstance(numbers, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"its format is {found!r}, this version reads {FORMAT!r}")
     return arrays, numbers
 
 
@@ -167,11 +168,12 @@ def load_model(path, *, averaged=True):
         prefix = "average/average."
         state |= {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     try:
-        about = numbers["about"]
-        model = models.build(about["model"], **about["model_settings"])
+        name, settings = numbers["about"]["model"], dict(numbers["about"]["model_settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not tell which model it holds") from error
+    try:
+        model = models.build(name, **settings)
         model.load_state_dict(state)
-    except KeyError as error:
-        raise ValueError(f"{path} does not tell which model it holds: {error} is missing") from error
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}, model {name!r}: {error}") from error
     return model, numbers

@@ -275,7 +275,7 @@ def _add_evaluate(commands):
     parser.add_argument("--dataset", choices=["mnist", "cifar10"], help="another data set than the run's own")
     parser.add_argument("--split", choices=["test", "train"], default="test", help="which images (default: test)")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--batch-size", type=_whole, default=500, help="images at a time (default: 500)")
+    parser.add_argument("--batch-size", type=_whole, default=100, help="images at a time (default: 100)")
     _add_threads(parser)
 
 

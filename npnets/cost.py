@@ -131,9 +131,13 @@ def profile(model, input_shape):
     >>> total.params, total.macs
     (3504872, 300774272)
     """
-    shape = tuple(integer(n, "input_shape", 1) for n in input_shape)
+    try:
+        shape = tuple(input_shape)
+    except TypeError:
+        shape = ()
     if len(shape) not in (1, 2, 3, 4):
-        raise ValueError(f"input_shape must be (H, W, C) or (N, H, W, C), or (C,) or (N, C), got {shape}")
+        raise ValueError(f"input_shape must be (H, W, C) or (N, H, W, C), or (C,) or (N, C), got {input_shape!r}")
+    shape = tuple(integer(n, "input_shape", 1) for n in shape)
     if len(shape) in (2, 4):
         shape = shape[1:]
     rows = []

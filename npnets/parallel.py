@@ -84,8 +84,8 @@ def threads(n: int | None = None):
     """Let npnets use ``n`` threads inside the ``with`` block (default: the cores this process may use).
 
     Results are bit for bit the same for every ``n``. The setting belongs to the thread that entered the block; blocks
-    nest, the innermost counts. NumPy's matrix library is limited to one thread meanwhile and gets its own setting back
-    at the end.
+    nest, the innermost counts; blocks of different threads should not overlap. NumPy's matrix library is limited to one
+    thread meanwhile and gets its own setting back at the end.
 
     Raises
     ------
@@ -168,7 +168,7 @@ class _Job:
                 try:
                     if self.error is None:
                         self.results[k] = self.work(self.pieces[k])
-                except Exception as error:
+                except BaseException as error:  # SystemExit too: whoever waits for this piece must hear of it
                     self.error = error
                 self.finished.put(k)
 
@@ -176,5 +176,8 @@ class _Job:
         for _ in self.pieces:
             self.finished.get()
         if self.error is not None:
-            raise self.error
+            try:
+                raise self.error
+            finally:
+                self.error = None  # else error, traceback and job hold each other, and all the arrays of the piece
         return self.results

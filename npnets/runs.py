@@ -215,7 +215,7 @@ def saved_settings(folder, given):
     about = numbers.get("about")
     saved = about.get("command") if isinstance(about, dict) else None
     if not isinstance(saved, dict) or set(saved) != set(SETTINGS):
-        raise ValueError(f"{folder}/checkpoint.npz was not written by this version of `python -m npnets train`")
+        raise ValueError(f"{folder}/checkpoint.npz was not written by `python -m npnets train`, or by another version")
     free = {name: given[name] for name in ("data", "save_every") if name in given}
     differences = [
         f"{name} was {saved[name]}, now {value}"

@@ -7,6 +7,7 @@ A *pair* is ``(along the height, along the width)``. Padding is written ``((top,
 """
 
 import math
+import numbers
 import operator
 from typing import NamedTuple
 
@@ -33,6 +34,31 @@ def integer(value, name: str, at_least: int) -> int:
     if number < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {number}")
     return number
+
+
+def multiplier(value, name: str) -> float:
+    """Return ``value`` as a ``float``, or raise a ``ValueError`` unless it is a finite number above 0."""
+    if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def table_rows(table, columns: str) -> list[tuple]:
+    """Return the rows of a network's table as tuples of positive integers.
+
+    >>> table_rows([(6, 24, 2, 2)], "t, c, n, s")
+    [(6, 24, 2, 2)]
+
+    Raises
+    ------
+    ValueError
+        If a row has more or fewer columns, or a number in it is not a positive integer.
+    """
+    names = columns.split(", ")
+    for row in table:
+        if not isinstance(row, (tuple, list)) or len(row) != len(names):
+            raise ValueError(f"table: every row must be ({columns}), got {row!r}")
+    return [tuple(integer(n, f"table: {name}", 1) for n, name in zip(row, names)) for row in table]
 
 
 def pair(value, name: str, at_least: int = 1) -> Pair:

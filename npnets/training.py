@@ -90,7 +90,7 @@ class History:
         return f"History({len(self)} epochs{last})"
 
 
-def evaluate(model, dataset, *, mean, std, batch_size=500, should_stop=None):
+def evaluate(model, dataset, *, mean, std, batch_size=100, should_stop=None):
     """Return loss and accuracy of a model in inference mode, over every image of a data set.
 
     Parameters
@@ -100,7 +100,8 @@ def evaluate(model, dataset, *, mean, std, batch_size=500, should_stop=None):
     mean, std : arrays (C,)
         For :func:`npnets.augment.normalize`; those of the training images.
     batch_size : int
-        Does not change the result beyond rounding: in inference the images of a batch do not meet.
+        Does not change the result beyond rounding: in inference the images of a batch do not meet. Every layer keeps
+        what its backward would need, so memory grows with it.
     should_stop : callable, optional
         Asked after each batch; if true, the evaluation is given up.
 
@@ -405,12 +406,17 @@ class Run:
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "schedule": repr(self.schedule),
+            "schedule": self._rates(),
             "label_smoothing": self.label_smoothing,
             "average": self.average is not None and self.average.decay,
             "augmented": self.augment is not None,
             "optimizer": repr(self.optimizer),
         }
+
+    def _rates(self):
+        """Return the learning rates at some steps, by which two schedules can be told apart."""
+        last = self.epochs * self.steps_per_epoch - 1
+        return self.schedule and [float(self.schedule(step)) for step in sorted({0, 1, last // 3, last // 2, last})]
 
     def _batch(self):
         """Return the next batch: normalized images (N, H, W, C) and labels (N,)."""

@@ -47,10 +47,7 @@ def build(name, **settings):
     ValueError
         If there is no such model (similar names are suggested) or it has no such setting.
     """
-    if name not in MODELS:
-        similar = difflib.get_close_matches(str(name), MODELS, n=1)
-        hint = f"did you mean {similar[0]}? " if similar else ""
-        raise ValueError(f"unknown model {name!r}; {hint}there are {', '.join(MODELS)}")
+    _check_name(name)
     known = _settings(MODELS[name])
     unknown = [setting for setting in settings if setting not in known]
     if unknown:
@@ -60,6 +57,7 @@ def build(name, **settings):
 
 def resolution(name):
     """Return the width in pixels of the images that the model is meant for."""
+    _check_name(name)
     return RESOLUTIONS.get(name, 224)
 
 
@@ -71,6 +69,13 @@ def in_channels(name):
 def has_setting(name, setting):
     """Tell whether :func:`build` takes this setting for the model."""
     return setting in _settings(MODELS[name])
+
+
+def _check_name(name):
+    if name not in MODELS:
+        similar = difflib.get_close_matches(str(name), MODELS, n=1)
+        hint = f"did you mean {similar[0]}? " if similar else ""
+        raise ValueError(f"unknown model {name!r}; {hint}there are {', '.join(MODELS)}")
 
 
 def _settings(function):

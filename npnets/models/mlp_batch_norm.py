@@ -59,7 +59,7 @@ def mlp_batch_norm(
         layers = {"linear": nn.Linear(C, width, bias=not batch_norm, **weight)}
         if batch_norm:
             layers["bn"] = nn.BatchNorm(width, decay=bn_decay, eps=bn_eps, dtype=dtype)
-        blocks.append(nn.Sequential(**layers, act=nn.ACTIVATIONS[activation]()))
+        blocks.append(nn.Sequential(**layers, act=nn.activation_layer(activation)))
         C = width
     return nn.Sequential(
         flatten=nn.Flatten(),

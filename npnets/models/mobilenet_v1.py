@@ -13,7 +13,7 @@ width_mult @ pixels    parameters    multiply-adds
 import numpy as np
 
 from npnets import nn
-from npnets.shapes import integer, scale_channels
+from npnets.shapes import integer, multiplier, scale_channels, table_rows
 
 # Table 1 of the paper, the body: each row is a depthwise convolution with stride s and a pointwise one with c filters.
 # The paper prints stride 2 for the last depthwise convolution, but its next row still has 7x7 pixels: it is 1.
@@ -91,13 +91,14 @@ def mobilenet_v1(
     nn.Sequential
         stem, blocks, pool, dropout, classifier. The depthwise kernels have no weight decay (section 3.2).
     """
-    width = _width(width_mult)
+    width = multiplier(width_mult, "width_mult")
+    in_channels, stem = integer(in_channels, "in_channels", 1), integer(stem, "stem", 1)
     rng = np.random.default_rng(seed)
     common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
     C = scale_channels(stem, width)
     first = nn.ConvBNAct(in_channels, C, 3, stride=stem_stride, activation="relu", **common)
     blocks = []
-    for s, c in table:
+    for s, c in table_rows(table, "s, c"):
         C_out = scale_channels(c, width)
         blocks.append(nn.DepthwiseSeparable(C, C_out, stride=s, **common))
         C = C_out
@@ -117,9 +118,3 @@ def mobilenet_v1_small(num_classes=10, in_channels=3, width_mult=1.0, *, dropout
     """
     small = {"table": SMALL_TABLE, "stem": SMALL_STEM, "stem_stride": SMALL_STEM_STRIDE}
     return mobilenet_v1(num_classes, in_channels, width_mult, dropout=dropout, bn_decay=bn_decay, **(small | settings))
-
-
-def _width(width_mult):
-    if not width_mult > 0:
-        raise ValueError(f"width_mult must be above 0, got {width_mult}")
-    return width_mult

@@ -15,7 +15,7 @@ width_mult @ pixels    parameters    multiply-adds
 import numpy as np
 
 from npnets import nn
-from npnets.shapes import integer, round_channels
+from npnets.shapes import integer, multiplier, round_channels, table_rows
 
 # Table 2 of the paper, the bottlenecks. (The text says 19 of them; the table has 17.)
 TABLE = [
@@ -34,7 +34,7 @@ HEAD = 1280  # filters of the last 1x1 convolution
 # For 28 and 32 pixels. The paper halves the image five times, which would leave a single pixel.
 SMALL_TABLE = [
     # t,  c,  n, s     departure from the paper
-    (1, 16, 1, 1),
+    (1, 16, 1, 1),  # as many channels as the stem, so that this block gets a residual, which the paper's has not
     (6, 24, 2, 2),  # 28 -> 14, or 32 -> 16
     (6, 32, 3, 2),  # 14 -> 7, or 16 -> 8
     (6, 64, 2, 2),  # 7 -> 4, or 8 -> 4; two blocks for four, and the three stages below it are left out
@@ -93,15 +93,17 @@ def mobilenet_v2(
     nn.Sequential
         stem, blocks, head, pool, dropout, classifier.
     """
-    if not width_mult > 0:
-        raise ValueError(f"width_mult must be above 0, got {width_mult}")
+    width_mult = multiplier(width_mult, "width_mult")
+    in_channels, stem, head = (
+        integer(value, name, 1) for name, value in {"in_channels": in_channels, "stem": stem, "head": head}.items()
+    )
     rng = np.random.default_rng(seed)
     common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
     ablations = {"bottleneck": bottleneck, "shortcut": shortcut}
     C = round_channels(stem * width_mult)
     first = nn.ConvBNAct(in_channels, C, 3, stride=stem_stride, **common)
     blocks = []
-    for t, c, n, s in table:
+    for t, c, n, s in table_rows(table, "t, c, n, s"):
         C_out = round_channels(c * width_mult)
         for repeat in range(n):
             stride = s if repeat == 0 else 1

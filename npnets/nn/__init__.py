@@ -22,6 +22,7 @@ from npnets.nn.layers import (
     ResizeBilinear,
     Sigmoid,
     Swish,
+    activation_layer,
 )
 from npnets.nn.module import Concat, Module, Parameter, Residual, Sequential
 
@@ -53,5 +54,6 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Swish",
+    "activation_layer",
     "init",
 ]

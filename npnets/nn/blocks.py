@@ -15,9 +15,9 @@ dtype : numpy dtype
 
 import numpy as np
 
-from npnets.nn.layers import ACTIVATIONS, BatchNorm, Conv2d, DepthwiseConv2d, PointwiseConv2d, ReLU6
+from npnets.nn.layers import BatchNorm, Conv2d, DepthwiseConv2d, PointwiseConv2d, ReLU6, activation_layer
 from npnets.nn.module import Residual, Sequential
-from npnets.shapes import integer
+from npnets.shapes import integer, pair
 
 
 class ConvBNAct(Sequential):
@@ -44,13 +44,13 @@ class ConvBNAct(Sequential):
         rng,
         dtype=np.float32,
     ):
-        if kernel == 1 and stride == 1:
+        if pair(kernel, "kernel") == pair(stride, "stride") == (1, 1):
             conv = PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype)
         else:
             conv = Conv2d(C_in, C_out, kernel, stride=stride, padding=padding, rng=rng, dtype=dtype)
         layers = {"conv": conv, "bn": BatchNorm(C_out, decay=bn_decay, eps=bn_eps, dtype=dtype)}
         if activation is not None:
-            layers["act"] = ACTIVATIONS[activation]()
+            layers["act"] = activation_layer(activation)
         super().__init__(**layers)
 
 
@@ -88,10 +88,10 @@ class DepthwiseSeparable(Sequential):
         super().__init__(
             depthwise=DepthwiseConv2d(C_in, kernel, **spatial),
             depthwise_bn=BatchNorm(C_in, **norm),
-            depthwise_act=ACTIVATIONS[activation](),
+            depthwise_act=activation_layer(activation),
             pointwise=PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype),
             pointwise_bn=BatchNorm(C_out, **norm),
-            pointwise_act=ACTIVATIONS[activation](),
+            pointwise_act=activation_layer(activation),
         )
 
 
@@ -112,7 +112,8 @@ class InvertedResidual(Residual):
     shortcut : {"bottleneck", "expansion", "none"}
         What the residual connection joins: Figure 5 (b). "expansion" adds the expanded tensor before the depthwise
         convolution to the expanded tensor after it, in the same blocks that would have a bottleneck shortcut, so that
-        the three variants have equally many parameters and shortcuts.
+        the three variants have equally many parameters and shortcuts. (The weights of such a block are named
+        ``filtering.depthwise.w``.)
     """
 
     def __init__(
@@ -136,15 +137,17 @@ class InvertedResidual(Residual):
         if shortcut not in ("bottleneck", "expansion", "none"):
             raise ValueError(f'shortcut must be "bottleneck", "expansion" or "none", got {shortcut!r}')
         expanded = integer(t, "expansion factor t", 1) * C_in
-        keeps_shape = stride == 1 and C_in == C_out
+        keeps_shape = pair(stride, "stride") == (1, 1) and C_in == C_out
         norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
         weight = {"rng": rng, "dtype": dtype}
 
-        expansion = {
-            "expand": PointwiseConv2d(C_in, expanded, **weight),
-            "expand_bn": BatchNorm(expanded, **norm),
-            "expand_act": ReLU6(),
-        }
+        expansion = {}
+        if t != 1:
+            expansion = {
+                "expand": PointwiseConv2d(C_in, expanded, **weight),
+                "expand_bn": BatchNorm(expanded, **norm),
+                "expand_act": ReLU6(),
+            }
         filtering = {
             "depthwise": DepthwiseConv2d(expanded, kernel, stride=stride, padding=padding, **weight),
             "depthwise_bn": BatchNorm(expanded, **norm),
@@ -155,14 +158,8 @@ class InvertedResidual(Residual):
         projection = {"project": PointwiseConv2d(expanded, C_out, **weight), "project_bn": BatchNorm(C_out, **norm)}
         if bottleneck == "relu6":
             projection["project_act"] = ReLU6()
-        super().__init__(**(expansion if t != 1 else {}), **filtering, **projection)
+        super().__init__(**expansion, **filtering, **projection)
         self.adds_input = keeps_shape and shortcut == "bottleneck"
-
-    def forward(self, x, training=False):
-        return super().forward(x, training) if self.adds_input else Sequential.forward(self, x, training)
-
-    def backward(self, dy):
-        return super().backward(dy) if self.adds_input else Sequential.backward(self, dy)
 
     def describe(self):
         return "adds its input" if self.adds_input else ""

@@ -46,6 +46,9 @@ def glorot_uniform():
 def gaussian(std):
     """Gaussian with a fixed standard deviation, as section 4.1 of the batch-norm paper ("small random Gaussian")."""
 
+    if not 0 <= std < math.inf:
+        raise ValueError(f"weight_std must be finite and at least 0, got {std}")
+
     def initializer(shape, rng):
         return rng.normal(0.0, std, shape)
 

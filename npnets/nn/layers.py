@@ -85,16 +85,14 @@ class _Convolution(Layer):
         self.stride = pair(stride, "stride")
         self.dilation = pair(dilation, "dilation")
         self.padding = padding
-        geometry((1 << 20, 1 << 20), self.kernel, **self.settings)  # a wrong setting fails here, not in the forward
+        _check_window(self, self.kernel)
 
     @property
     def settings(self):
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     def output_shape(self, shape):
-        H, W, C = shape
-        if self.C_in != C:
-            raise ValueError(f"{type(self).__name__}: expects {self.C_in} channels, got an image of {shape}")
+        H, W, _ = _check_image(self, shape, self.C_in)
         return (*geometry((H, W), self.kernel, **self.settings, name=type(self).__name__).out, self.C_out)
 
     def macs(self, shape):
@@ -286,6 +284,11 @@ class BatchNorm(Layer):
     def apply_backward(self, dy, cache):
         return ops.batch_norm_backward(dy, cache)
 
+    def output_shape(self, shape):
+        if shape[-1] != self.C:
+            raise ValueError(f"BatchNorm: expects {self.C} channels, got the shape {shape}")
+        return shape
+
     def describe(self):
         return f"{self.C}, decay {self.decay}, eps {self.eps}"
 
@@ -346,13 +349,14 @@ class _Pool2d(Layer):
         self.size = pair(size, "size")
         self.stride = self.size if stride is None else pair(stride, "stride")
         self.padding = padding
+        _check_window(self, self.size)
 
     @property
     def settings(self):
         return {"stride": self.stride, "padding": self.padding}
 
     def output_shape(self, shape):
-        H, W, C = shape
+        H, W, C = _check_image(self, shape)
         return (*geometry((H, W), self.size, **self.settings, name=type(self).__name__).out, C)
 
     def describe(self):
@@ -406,7 +410,7 @@ class GlobalAvgPool(Layer):
         return ops.global_avg_pool_backward(dy, cache)
 
     def output_shape(self, shape):
-        return shape[-1:]
+        return _check_image(self, shape)[-1:]
 
 
 class Dropout(Layer):
@@ -475,6 +479,8 @@ class LocalResponseNorm(Layer):
 
     def __init__(self, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
         super().__init__()
+        if integer(size, "LocalResponseNorm: size", 1) % 2 == 0:
+            raise ValueError(f"LocalResponseNorm: size must be odd, so that the window is centred, got {size}")
         self.settings = {"size": size, "alpha": alpha, "beta": beta, "k": k}
 
     def apply(self, x, training):
@@ -506,7 +512,7 @@ class ResizeBilinear(Layer):
         return ops.resize_bilinear_backward(dy, cache)
 
     def output_shape(self, shape):
-        return (*self.size, shape[-1])
+        return (*self.size, _check_image(self, shape)[-1])
 
 
 class Flatten(Layer):
@@ -525,6 +531,34 @@ class Flatten(Layer):
 
 
 ACTIVATIONS = {"relu": ReLU, "relu6": ReLU6, "sigmoid": Sigmoid, "swish": Swish}
+
+
+def activation_layer(name):
+    """Return a new activation layer: ``"relu"``, ``"relu6"``, ``"sigmoid"`` or ``"swish"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no activation of that name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]()
+
+
+def _check_window(layer, kernel):
+    """Raise ``ValueError`` for a wrong setting when the layer is made, not in its first forward."""
+    geometry((1 << 20, 1 << 20), kernel, **layer.settings, name=type(layer).__name__)
+
+
+def _check_image(layer, shape, channels=None):
+    """Return the shape of an image, or raise ``ValueError`` if it is none, or has other channels."""
+    name = type(layer).__name__
+    if len(shape) != 3:
+        raise ValueError(f"{name}: needs an image (H, W, C), got the shape {shape}")
+    if channels not in (None, shape[-1]):
+        raise ValueError(f"{name}: expects {channels} channels, got an image of {shape}")
+    return shape
 
 
 def _weight(shape, rng, dtype, initializer=None, decay=True):

@@ -5,6 +5,8 @@ of the forward. Their names are paths: attribute ``w`` of attribute ``depthwise`
 is ``blocks.3.depthwise.w``.
 """
 
+import contextlib
+
 import numpy as np
 
 from npnets.parallel import cut, run
@@ -147,12 +149,18 @@ class Module:
             If a name is missing, unexpected, or has another shape; all of them are listed and nothing is changed.
         """
         own = dict(self._state())
+        state = {name: np.asarray(array) for name, array in state.items()}
         problems = [f"missing: {name} {own[name].shape}" for name in own if name not in state]
         problems += [f"unexpected: {name} {np.shape(state[name])}" for name in state if name not in own]
         problems += [
             f"another shape: {name} is {np.shape(state[name])}, this model needs {own[name].shape}"
             for name in own
             if name in state and np.shape(state[name]) != own[name].shape
+        ]
+        problems += [
+            f"not real numbers: {name} has the dtype {state[name].dtype}"
+            for name in own
+            if name in state and state[name].dtype.kind not in "fiub"
         ]
         if problems:
             raise ValueError("the state does not belong to this model:\n  " + "\n  ".join(problems))
@@ -203,11 +211,7 @@ class Sequential(Module):
 
     def __init__(self, *layers, **named_layers):
         super().__init__()
-        for name, layer in (*enumerate(layers), *named_layers.items()):
-            for item in layer if isinstance(layer, (list, tuple)) else [layer]:
-                if not isinstance(item, Module):
-                    raise ValueError(f"{type(self).__name__}: layer {name} must be a Module, got {item!r}")
-            setattr(self, str(name), layer)
+        _set_children(self, layers, named_layers)
 
     def chain(self):
         """Return the (name, module) pairs that the input passes, in this order."""
@@ -215,10 +219,8 @@ class Sequential(Module):
 
     def forward(self, x, training=False):
         for name, layer in self.chain():
-            try:
+            with _path_in_errors(name):
                 x = layer(x, training)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error  # so that a shape error tells its path
         return x
 
     def backward(self, dy):
@@ -228,10 +230,8 @@ class Sequential(Module):
 
     def trace(self, shape, visit, path=""):
         for name, layer in self.chain():
-            try:
+            with _path_in_errors(name):
                 shape = layer.trace(shape, visit, f"{path}.{name}" if path else name)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
         return shape
 
 
@@ -244,7 +244,14 @@ class Residual(Sequential):
         The chain, as in :class:`Sequential`.
     shortcut : Module, optional
         Applied to x before it is added; by default x itself, and then the chain must keep the shape.
+
+    Attributes
+    ----------
+    adds_input : bool
+        A block that has a residual only where its input fits sets it to False elsewhere, and is a plain chain there.
     """
+
+    adds_input = True
 
     def __init__(self, *layers, shortcut=None, **named_layers):
         super().__init__(*layers, **named_layers)
@@ -255,22 +262,60 @@ class Residual(Sequential):
 
     def forward(self, x, training=False):
         y = super().forward(x, training)
+        if not self.adds_input:
+            return y
         straight = x if self.shortcut is None else self.shortcut(x, training)
-        if straight.shape != y.shape:
-            raise ValueError(
-                f"Residual: the shortcut has the shape {straight.shape}, but the branch {y.shape}; "
-                "a shortcut without a module of its own needs stride 1 and equal channels"
-            )
+        _check_same(straight.shape, y.shape)
         return _add(straight, y)
 
     def backward(self, dy):
-        return _add(super().backward(dy), dy if self.shortcut is None else self.shortcut.backward(dy))
+        dx = super().backward(dy)
+        if not self.adds_input:
+            return dx
+        return _add(dx, dy if self.shortcut is None else self.shortcut.backward(dy))
 
     def trace(self, shape, visit, path=""):
         out = super().trace(shape, visit, path)
+        if not self.adds_input:
+            return out
         if self.shortcut is not None:
-            self.shortcut.trace(shape, visit, f"{path}.shortcut" if path else "shortcut")
+            with _path_in_errors("shortcut"):
+                shape = self.shortcut.trace(shape, visit, f"{path}.shortcut" if path else "shortcut")
+        _check_same(shape, out)
         return out
+
+
+def _set_children(module, children, named_children):
+    """Make modules, or lists of modules, attributes: names 0, 1, ... and those that were given."""
+    for name, child in (*enumerate(children), *named_children.items()):
+        if hasattr(module, str(name)):
+            raise ValueError(f"{type(module).__name__}: {name} is the name of something else here; choose another")
+        for item in child if isinstance(child, (list, tuple)) else [child]:
+            if not isinstance(item, Module):
+                raise ValueError(f"{type(module).__name__}: {name} must be a Module, got {item!r}")
+        setattr(module, str(name), child)
+
+
+@contextlib.contextmanager
+def _path_in_errors(name):
+    """Put a child's name before the message of a shape error, so that it tells the path of the layer."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _check_same(straight, branch):
+    if straight != branch:
+        raise ValueError(
+            f"Residual: the shortcut has the shape {straight}, but the branch {branch}; "
+            "a shortcut without a module of its own needs stride 1 and equal channels"
+        )
+
+
+def _check_branches(shapes):
+    if len({shape[:-1] for shape in shapes}) != 1:
+        raise ValueError(f"Concat: the branches' outputs do not fit together: {shapes}")
 
 
 def _add(a, b):
@@ -291,14 +336,15 @@ class Concat(Module):
 
     def __init__(self, *branches, **named_branches):
         super().__init__()
-        for name, branch in (*enumerate(branches), *named_branches.items()):
-            setattr(self, str(name), branch)
         self.splits = None
+        _set_children(self, branches, named_branches)
 
     def forward(self, x, training=False):
-        outputs = [branch(x, training) for _, branch in self.children()]
-        if len({y.shape[:-1] for y in outputs}) != 1:
-            raise ValueError(f"Concat: the branches' outputs do not fit together: {[y.shape for y in outputs]}")
+        outputs = []
+        for name, branch in self.children():
+            with _path_in_errors(name):
+                outputs.append(branch(x, training))
+        _check_branches([y.shape for y in outputs])
         self.splits = np.cumsum([y.shape[-1] for y in outputs])[:-1]
         return np.concatenate(outputs, axis=-1)
 
@@ -309,5 +355,9 @@ class Concat(Module):
         return sum(branch.backward(part) for (_, branch), part in zip(self.children(), parts))
 
     def trace(self, shape, visit, path=""):
-        outs = [branch.trace(shape, visit, f"{path}.{name}" if path else name) for name, branch in self.children()]
+        outs = []
+        for name, branch in self.children():
+            with _path_in_errors(name):
+                outs.append(branch.trace(shape, visit, f"{path}.{name}" if path else name))
+        _check_branches(outs)
         return (*outs[0][:-1], sum(out[-1] for out in outs))
