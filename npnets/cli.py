@@ -237,8 +237,8 @@ def _add_train(commands):
     add(what, "--dataset", "mnist or cifar10", choices=list(DATASET_SETTINGS))
     add(what, "--data", "folder of the data sets instead of the repository's data/")
     add(what, "--images", "use only so many training images", type=_whole)
-    crops = ["none", "crop", "crop+mirror"]
-    add(what, "--augment", "none, crop (shift by up to 4 pixels) or crop+mirror", choices=crops)
+    add(what, "--crop", "shift each training image by up to so many pixels", type=_natural)
+    add(what, "--mirror", "mirror half of the training images", action=argparse.BooleanOptionalAction)
     how = parser.add_argument_group("how")
     add(how, "--epochs", "passes over the training images", type=_whole)
     add(how, "--batch-size", "images a step", type=_whole)

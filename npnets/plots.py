@@ -69,7 +69,9 @@ def training_curves(history, *, title=""):
             ax.set(xlabel="epoch", ylabel=label, yscale="log")
             ax.set_xlim(left=0)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = ax.get_ylim()
+            few, many = (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+            ax.yaxis.set_major_locator(LogLocator(subs=few if high > 10 * low else many))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
             if history.epochs:

@@ -27,7 +27,7 @@ SETTINGS = {
     "epochs": None,
     "batch_size": 128,
     "optimizer": "rmsprop",
-    "learning_rate": None,
+    "learning_rate": 0.01,
     "momentum": 0.9,
     "rms_decay": 0.9,
     "epsilon": 1e-3,
@@ -37,15 +37,16 @@ SETTINGS = {
     "warmup": 100,
     "label_smoothing": 0.0,
     "weight_average": 0.0,
-    "augment": None,
+    "crop": None,
+    "mirror": None,
     "seed": 0,
     "save_every": 200,
 }
 
 # The defaults that depend on the data set.
 DATASET_SETTINGS = {
-    "mnist": {"epochs": 3, "augment": "none", "learning_rate": 0.01},
-    "cifar10": {"epochs": 40, "augment": "crop+mirror", "learning_rate": 0.01},
+    "mnist": {"epochs": 4, "crop": 2, "mirror": False},  # a mirrored digit is no digit
+    "cifar10": {"epochs": 40, "crop": 4, "mirror": True},
 }
 
 
@@ -82,11 +83,6 @@ def assemble(settings):
         average = optim.ExponentialMovingAverage(
             model.parameters(), settings["weight_average"], extra=_running_statistics(model)
         )
-    augmentation = {
-        "none": None,
-        "crop": augment.compose(_crop),
-        "crop+mirror": augment.compose(_crop, augment.mirror),
-    }[settings["augment"]]
     arguments = {
         "model": model,
         "train": train_set,
@@ -96,7 +92,7 @@ def assemble(settings):
         "optimizer": optimizer,
         "schedule": _schedule(settings, steps_per_epoch),
         "seed": settings["seed"],
-        "augment": augmentation,
+        "augment": _augmentation(settings),
         "label_smoothing": settings["label_smoothing"],
         "average": average,
     }
@@ -123,8 +119,13 @@ def _schedule(settings, steps_per_epoch):
     return optim.warmup(schedule, settings["warmup"]) if settings["warmup"] else schedule
 
 
-def _crop(images, rng):
-    return augment.random_crop(images, 4, rng)
+def _augmentation(settings):
+    steps = []
+    if settings["crop"]:
+        steps.append(lambda images, rng: augment.random_crop(images, settings["crop"], rng))
+    if settings["mirror"]:
+        steps.append(augment.mirror)
+    return augment.compose(*steps) if steps else None
 
 
 def _first(dataset, count):

@@ -143,6 +143,20 @@ def test_a_run_resumed_on_other_threads_ends_in_the_same_bits(tmp_path, uninterr
     assert_same(finished(path, resume=True, threads=3), uninterrupted)
 
 
+@pytest.mark.parametrize("step", [50, 51, 103, 104])
+def test_the_losses_along_the_way_have_no_seam(step, tmp_path):
+    path = tmp_path / "checkpoint.npz"
+
+    def train(*callbacks):
+        # 104 steps an epoch, of which each entry of the history takes two together
+        arguments = fakes.plain(fakes.mlp(), train=fakes.dataset(208), batch_size=2, epochs=2)
+        return fakes.without_times(fit(**arguments, callbacks=callbacks))
+
+    with pytest.raises(Interrupted):
+        train(At("after_step", step, fakes.ctrl_c), Checkpoint(path))
+    assert train(Checkpoint(path, resume=True)) == train()
+
+
 def test_a_finished_run_is_resumed_without_another_step(tmp_path, uninterrupted):
     path = tmp_path / "checkpoint.npz"
     finished(path)

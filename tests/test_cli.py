@@ -102,7 +102,7 @@ def test_help_shows_a_line_that_can_be_pasted(command, capsys):
     ("command", "words"),
     [
         ("train", ["runs/", "checkpoint.npz", "history.json", "curves.png", "Ctrl-C", "examples:", "default: 128"]),
-        ("train", ["0.9", "4e-05", "cosine", "3 for mnist", "--resume", "--out", "--threads", "--quiet"]),
+        ("train", ["0.9", "4e-05", "cosine", "4 for mnist", "--resume", "--out", "--threads", "--quiet"]),
         ("train", models.names()),
         ("evaluate", ["checkpoint", "--split", "--dataset", "--batch-size", "example"]),
         ("cost", ["--width", "--resolution", "--markdown", "multiply-adds", *models.names()]),
@@ -199,7 +199,7 @@ def interrupt_after(monkeypatch, steps):
 
 @pytest.mark.usefixtures("fake_data")
 def test_resume_continues_to_the_same_bits(here, monkeypatch):
-    options = "--save-every", "4", "--weight-average", "0.9", "--augment", "crop", "--dropout", "0.2"
+    options = "--save-every", "4", "--weight-average", "0.9", "--crop", "2", "--dropout", "0.2"
     assert train(*options, "--out", "whole") == 0
     with monkeypatch.context() as patch:
         interrupt_after(patch, 5)
@@ -240,6 +240,15 @@ def test_ctrl_c_before_the_training_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(datasets, "load", load)
     assert train() == 130
     assert_one_line(capsys, "interrupted")
+
+
+def test_memory_that_is_not_enough_is_one_line(capsys, monkeypatch):
+    def load(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(datasets, "load", load)
+    assert train() == 2
+    assert_one_line(capsys, "memory", "smaller")
 
 
 @pytest.mark.usefixtures("fake_data")
@@ -289,7 +298,7 @@ def test_a_diverged_training_ends_with_1_and_keeps_its_checkpoint(here, capsys):
 @pytest.mark.parametrize("model", ["mobilenet_v1_small", "mobilenet_v2_small"])
 @pytest.mark.usefixtures("fake_data")
 def test_both_mobilenets_train_with_everything_switched_on(model, here):
-    given = f"""--model {model} --width 0.25 --dropout 0.2 --augment crop+mirror --epochs 1 --batch-size 50
+    given = f"""--model {model} --width 0.25 --dropout 0.2 --crop 4 --mirror --epochs 1 --batch-size 50
         --optimizer sgd --schedule exponential --warmup 2 --label-smoothing 0.1 --weight-average 0.9
         --threads 1 --quiet --out run"""
     assert run("train", *given.split()) == 0
@@ -493,6 +502,9 @@ WRONG = {
     "gradcheck nothing_such": ["nothing_such", "conv2d"],
     "gradcheck relu --samples 0": ["--samples"],
     "gradcheck relu --seed -1": ["--seed"],
+    "gradcheck --mistakes nothing_such": ["nothing_such", "conv2d"],
+    "data --url http://localhost/x": ["--url", "cifar10"],
+    "train --threads 100000": ["threads", "100000"],
     "data imagenet": ["imagenet", "cifar10"],
     "benchmark nothing_such": ["nothing_such"],
 }
@@ -559,6 +571,36 @@ def test_a_checkpoint_with_settings_of_another_version_is_one_line(here, capsys)
     capsys.readouterr()
     assert run("train", "--resume", "--out", "run", "--quiet") == 2
     assert_one_line(capsys, "weight_decay|not written by")
+
+
+def altered(value):
+    """Yield values that may stand for another in a hostile file."""
+    yield from (None, "x", -1, 10**30, [], {}, [[1]], {"a": 1})
+    if isinstance(value, dict):
+        yield from ({key: None for key in value}, {key: v for key, v in value.items() if key != next(iter(value))})
+    if isinstance(value, list):
+        yield from ([None, *value[1:]], value[:-1], value + value)
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_hostile_checkpoint_is_one_line_whatever_it_says(here, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 8)
+        assert train("--out", "run") == 130
+    arrays, numbers = checkpoint.read(here / "run" / "checkpoint.npz")
+    for name in numbers:
+        for value in altered(numbers[name]):
+            checkpoint.write(here / "run" / "checkpoint.npz", arrays, numbers | {name: value})
+            for command in (["evaluate", "run"], ["train", "--resume", "--out", "run", "--quiet", "--threads", "1"]):
+                capsys.readouterr()
+                try:
+                    code = run(*command)
+                except Exception as error:
+                    pytest.fail(f"{name} = {value!r}, {command[0]}: {error!r}")
+                err = capsys.readouterr().err
+                assert code == 0 or (code == 2 and err.count("\n") == 1), (name, value, command[0], code, err)
+                if code == 0 and command[0] == "train":  # it went on, and must not have gone on forever or nowhere
+                    assert checkpoint.read(here / "run" / "checkpoint.npz")[1]["epoch"] == 2, (name, value)
 
 
 @pytest.mark.usefixtures("fake_data")

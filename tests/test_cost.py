@@ -258,8 +258,8 @@ def test_rows_are_the_layers_in_forward_order():
     layers = [path for path, part in model.named_modules() if isinstance(part, nn.Layer)]
     assert [row.name for row in rows] == layers
     row = next(row for row in rows if row.name == "blocks.1.depthwise")
-    assert row == ("blocks.1.depthwise", "depthwise", (14, 14, 96), 9 * 96, 9 * 96 * 14 * 14)
-    assert rows[0] == ("stem.conv", "conv", (28, 28, 16), 9 * 3 * 16, 9 * 3 * 16 * 28 * 28)
+    assert row == ("blocks.1.depthwise", "depthwise", (7, 7, 96), 9 * 96, 9 * 96 * 7 * 7)
+    assert rows[0] == ("stem.conv", "conv", (14, 14, 16), 9 * 3 * 16, 9 * 3 * 16 * 14 * 14)
     assert rows[-1] == ("classifier", "linear", (10,), 256 * 10 + 10, 256 * 10)
 
 

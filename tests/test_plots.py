@@ -15,6 +15,8 @@ import npnets
 from npnets import plots
 from npnets.training import History
 
+TRAINING = "training, mean over the epoch"
+
 
 def history(epochs, *, test=True, steps=20):
     """Return a history as a training leaves it, with falling losses."""
@@ -50,28 +52,40 @@ def test_training_curves_have_labelled_axes_and_can_be_drawn(epochs, test):
 def test_the_curves_are_those_of_the_history():
     shown = history(3)
     left, right = plots.training_curves(shown).axes
-    assert lines(left)["training"] == ([1, 2, 3], shown["train_loss"])
-    assert lines(left)["test"] == ([1, 2, 3], shown["test_loss"])
-    for label, name in (("training", "train_accuracy"), ("test", "test_accuracy")):
+    assert lines(left)[TRAINING] == ([0.5, 1.5, 2.5], shown["train_loss"])  # a mean over the epoch: in its middle
+    assert lines(left)["test"] == ([1, 2, 3], shown["test_loss"])  # measured at its end
+    for label, name, epochs in ((TRAINING, "train_accuracy", [0.5, 1.5, 2.5]), ("test", "test_accuracy", [1, 2, 3])):
         x, y = lines(right)[label]
-        assert x == [1, 2, 3] and y == pytest.approx([100 * (1 - a) for a in shown[name]])
-    x, y = next(xy for xy in lines(left).values() if len(xy[0]) == 60)
+        assert x == epochs and y == pytest.approx([100 * (1 - a) for a in shown[name]])
+    x, y = lines(left)["training, along the way"]
     assert x == pytest.approx([step / 20 for step, _ in shown.losses])
     assert y == [loss for _, loss in shown.losses]
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["training", "test"]
+    assert {text.get_text() for text in left.get_legend().get_texts()} == set(lines(left))
+
+
+def test_the_last_test_error_is_written_beside_its_point():
+    _, right = plots.training_curves(history(3)).axes
+    assert [text.get_text() for text in right.texts] == ["6.67 %"]
+
+
+def test_many_losses_are_averaged_to_few_points():
+    shown = history(40, steps=50)
+    x, y = lines(plots.training_curves(shown).axes[0])["training, along the way"]
+    assert 150 <= len(x) == len(y) <= 300
+    assert (x[0], x[-1]) == (pytest.approx(7 / 50), 40.0)
+    assert y[0] == pytest.approx(np.mean([loss for _, loss in shown.losses[:7]]))
 
 
 def test_without_a_test_set_there_is_no_test_curve():
-    for ax in plots.training_curves(history(3, test=False)).axes:
-        assert "test" not in lines(ax) and "training" in lines(ax)
+    figure = plots.training_curves(history(3, test=False))
+    for ax in figure.axes:
+        assert "test" not in lines(ax) and TRAINING in lines(ax)
+    assert not figure.axes[1].texts
 
 
-def test_losses_of_an_unfinished_first_epoch_are_drawn_where_they_belong():
-    shown = History([], history(1).losses[:5])
-    left, _ = plots.training_curves(shown).axes
-    [(_, y)] = lines(left).values()
-    assert y == [loss for _, loss in shown.losses]
-    plots.png(left.figure)
+def test_an_empty_history_says_so():
+    for ax in plots.training_curves(History([], history(1).losses[:5])).axes:
+        assert [text.get_text() for text in ax.texts] == ["no epoch yet"] and not ax.get_lines()
 
 
 @pytest.mark.parametrize("accuracy", [1.0, 0.0])
@@ -90,7 +104,7 @@ def test_a_net_without_mistakes_still_shows_its_points():
     figure = plots.training_curves(shown)
     _, right = figure.axes
     plots.png(figure)
-    _, y = lines(right)["training"]
+    _, y = lines(right)[TRAINING]
     low, _ = right.get_ylim()
     assert all(low <= value for value in y)  # zero has no place on a logarithmic axis
 
@@ -105,19 +119,24 @@ def test_few_epochs_have_whole_ticks():
             assert all(tick == round(tick) for tick in ticks), ticks
 
 
-@pytest.mark.parametrize("epochs", [2, 40])
-def test_tick_labels_are_plain_numbers(epochs):
-    figure = plots.training_curves(history(epochs))
+def tick_labels(axis):
+    """Return the labels of an axis that are in its range, as drawn."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for minor in (False, True) for tick in (axis.get_minor_ticks() if minor else axis.get_major_ticks())]
+    return [t.label1.get_text() for t in ticks if low <= t.get_loc() <= high and t.label1.get_text()]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 90), (0.8, 1.9), (0.52, 0.97), (2.1, 4.9), (41, 49), (6, 19)])
+def test_the_error_axis_has_at_least_two_plain_numbers(low, high):
+    shown = history(6)
+    for record, error in zip(shown.epochs, np.linspace(high, low, 6)):
+        record["train_accuracy"] = record["test_accuracy"] = 1 - error / 100
+    figure = plots.training_curves(shown)
     plots.png(figure)
-    labels = [
-        label.get_text()
-        for ax in figure.axes
-        for axis in (ax.xaxis, ax.yaxis)
-        for minor in (False, True)
-        for label in axis.get_ticklabels(minor=minor)
-    ]
-    assert len(labels) > 8
-    assert not [label for label in labels if not re.fullmatch(r"|\d+(\.\d+)?", label)]  # not 6e-01 beside 2
+    for ax in figure.axes:
+        labels = tick_labels(ax.yaxis)
+        assert len(labels) >= 2
+        assert not [label for label in labels if not re.fullmatch(r"\d+(\.\d+)?", label)]  # not 6e-01 beside 2
 
 
 def test_the_same_history_is_drawn_to_the_same_bytes():
@@ -149,4 +168,4 @@ sys.exit("matplotlib.pyplot" in sys.modules)
 def test_both_curves_have_the_colours_of_the_style():
     for ax in plots.training_curves(history(2)).axes:
         colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
-        assert (colours["training"], colours["test"]) == (plots.COLOURS["train"], plots.COLOURS["test"])
+        assert (colours[TRAINING], colours["test"]) == (plots.COLOURS["train"], plots.COLOURS["test"])

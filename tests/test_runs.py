@@ -48,7 +48,7 @@ def test_every_data_set_has_its_defaults(name):
 
 
 def test_digits_are_not_mirrored_by_default():
-    assert "mirror" not in runs.settings({"dataset": "mnist"})["augment"]
+    assert runs.settings({"dataset": "mnist"})["mirror"] is False
 
 
 def test_the_defaults_are_not_changed_by_a_run():
@@ -107,7 +107,7 @@ def test_the_schedule_is_counted_in_steps_of_this_training(given, rates):
 
 
 def test_the_images_are_the_first_ones_and_the_name_says_so(fake_data):
-    arguments, about = assemble(images=50, dataset="cifar10", data="some/folder", augment="none")
+    arguments, about = assemble(images=50, dataset="cifar10", data="some/folder", crop=0, mirror=False)
     assert fake_data == [("cifar10", "train", "some/folder"), ("cifar10", "test", "some/folder")]
     whole = fakes.dataset(200)
     np.testing.assert_array_equal(arguments["train"].images, whole.images[:50])
@@ -122,9 +122,9 @@ def test_more_images_than_there_are_are_refused(count):
         assemble(images=count)
 
 
-@pytest.mark.parametrize(("augment", "moves", "mirrors"), [("crop", True, False), ("crop+mirror", True, True)])
-def test_augmentation_is_what_its_name_says(augment, moves, mirrors):
-    augmentation = assemble(augment=augment)[0]["augment"]
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_augmentation_is_what_the_settings_say(mirrors):
+    augmentation = assemble(crop=4, mirror=mirrors)[0]["augment"]
     images = np.zeros((200, 11, 11, 1), np.uint8)
     images[:, 5, 5] = 255  # in the middle: moved by a crop, not by a mirror
     images[:, 5, 6] = 100
@@ -139,7 +139,7 @@ def test_augmentation_is_what_its_name_says(augment, moves, mirrors):
 
 
 def test_no_augmentation_is_none():
-    assert assemble(augment="none")[0]["augment"] is None
+    assert assemble(crop=0, mirror=False)[0]["augment"] is None
 
 
 def test_the_average_takes_the_running_statistics_along():
@@ -253,7 +253,7 @@ def one_epoch():
 
 def test_the_history_is_written_after_each_epoch_and_curves_at_an_interruption(tmp_path):
     settings = runs.settings({})
-    files = runs.RunFiles(tmp_path, settings)
+    files = runs.RunFiles(tmp_path, settings, ["train", "--out", tmp_path / "a b"])
     run = SimpleNamespace(history=training.History())
     files.interrupted(run)
     assert not list(tmp_path.iterdir())  # nothing to draw yet
@@ -261,6 +261,7 @@ def test_the_history_is_written_after_each_epoch_and_curves_at_an_interruption(t
     files.after_epoch(run)
     recorded = json.loads((tmp_path / "history.json").read_text())
     assert recorded["settings"] == settings
+    assert recorded["command"] == f"python -m npnets train --out '{tmp_path}/a b'"
     assert {"epochs": recorded["epochs"], "losses": recorded["losses"]} == run.history.to_dict()
     files.interrupted(run)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")

