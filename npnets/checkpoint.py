@@ -50,7 +50,7 @@ def write_json(path, data):
 def replacing(path):
     """Open a temporary binary file beside ``path``; rename it to ``path`` once the block has ended without error."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: what a killed process left is written over
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -129,7 +129,9 @@ class Checkpoint:
                 run.load_state_dict(arrays, numbers)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{self.path} cannot be resumed: {error}") from error
-        else:
+        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a process that was killed in a write
+            leftover.unlink(missing_ok=True)
+        if not self.resume:
             self.save()  # an unwritable folder shows now, not after the first epoch
 
     def after_step(self, step):

@@ -40,8 +40,7 @@ def main(arguments=None):
             print(f"npnets: training stopped: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as interrupt:
-            saved = _one_line(interrupt) or "what was saved before can be resumed"
-            print(f"npnets: interrupted; {saved}", file=sys.stderr)
+            print(f"npnets: interrupted{_one_line(interrupt)}", file=sys.stderr)
             return 130
 
 
@@ -66,7 +65,7 @@ def train(options):
         history = training.fit(**arguments, callbacks=callbacks, progress=not options.quiet, threads=options.threads)
     except training.Interrupted:
         resume = f"python -m npnets train --resume --out {shlex.quote(str(folder))}"
-        raise KeyboardInterrupt(f"saved, continue with: {resume}") from None
+        raise KeyboardInterrupt(f"; saved, continue with: {resume}") from None
     files.write_curves(history)
     print(f"test accuracy {history['test_accuracy'][-1]:.2%} after {len(history)} epochs; see {folder}/curves.png")
 
@@ -99,10 +98,12 @@ def evaluate(options):
     name = options.dataset or numbers["about"].get("dataset")
     root = options.data or numbers["about"].get("command", {}).get("data")
     test = datasets.load(name, options.split, root)
+    try:
+        mean, std = (np.array(numbers[name], np.float64) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} does not tell mean and standard deviation of the training images") from None
     with parallel.threads(options.threads):
-        result = training.evaluate(
-            model, test, mean=np.array(numbers["mean"]), std=np.array(numbers["std"]), batch_size=options.batch_size
-        )
+        result = training.evaluate(model, test, mean=mean, std=std, batch_size=options.batch_size)
     print(f"{numbers['about']['model']} on {test.name} ({options.split}, {len(test):,} images)")
     print(f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}")
     for k, class_name in enumerate(test.class_names):
@@ -136,9 +137,10 @@ def gradcheck(options):
     from npnets import gradcheck as checks
 
     if options.mistakes:
-        for op in options.names or checks.known_ops():
+        known = {op: checks.mistakes(op) for op in options.names or checks.known_ops()}
+        for op, mistakes in known.items():
             print(op)
-            for mistake in checks.mistakes(op):
+            for mistake in mistakes:
                 print(f"  {mistake.name}: {mistake.sentence}")
         return 0
     from tqdm import tqdm

@@ -27,6 +27,12 @@ from npnets.shapes import integer
 _ORDER, _AUGMENTATION = 1, 2
 
 
+RECORD = (
+    "epoch", "step", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds",
+    "images_per_second",
+)  # fmt: skip
+
+
 class Evaluation(NamedTuple):
     """Mean loss (nats), accuracy (0 to 1) and the predicted class of each image."""
 
@@ -73,8 +79,16 @@ class History:
 
     @classmethod
     def from_dict(cls, data):
-        """Return the history that :meth:`to_dict` described."""
-        return cls(data["epochs"], data["losses"])
+        """Return the history that :meth:`to_dict` described; raise ``ValueError`` if it is none."""
+        history = cls(data["epochs"], data["losses"])
+        for record in history.epochs:
+            if set(record) != set(RECORD):
+                raise ValueError(f"the record of an epoch must have {', '.join(RECORD)}; got {', '.join(record)}")
+        if any(len(entry) != 2 for entry in history.losses):
+            raise ValueError("the losses must be pairs of a step and a loss")
+        _check_numbers([value for record in history.epochs for value in record.values() if value is not None])
+        _check_numbers([value for entry in history.losses for value in entry])
+        return history
 
     @classmethod
     def load(cls, path):
@@ -208,9 +222,10 @@ def fit(
         callbacks=tuple(callbacks),
     )
     # Overflow and NaN are caught as a loss that is not finite, with a better message than NumPy's warning.
-    with parallel.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with parallel.threads(threads), quiet, _Interrupts() as interrupts:
         run.start()
-        with _Interrupts() as interrupts, _Progress(run, progress) as bar:
+        with _Progress(run, progress) as bar:
             try:
                 while run.epoch < run.epochs:
                     while run.step_in_epoch < run.steps_per_epoch:
@@ -244,6 +259,8 @@ class Run:
             raise ValueError(f"batch_size {batch_size} is larger than the training set, which has {len(train)} images")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if test is not None and len(test) == 0:
+            raise ValueError(f"{test.name} has no images to evaluate")
         if test is not None and test.images.shape[1:] != train.images.shape[1:]:
             raise ValueError(
                 f"the test images of {test.name} are {test.images.shape[1:]}, but the training images of {train.name} "
@@ -376,6 +393,13 @@ class Run:
         ]
         if differences:
             raise ValueError("the run was started with other settings:\n  " + "\n  ".join(differences))
+        history = History.from_dict(numbers["history"])
+        epoch, step_in_epoch = (integer(numbers[name], name, 0) for name in ("epoch", "step_in_epoch"))
+        steps_left = self.steps_per_epoch if epoch < self.epochs else 0
+        if epoch > self.epochs or step_in_epoch > steps_left or len(history) != epoch:
+            raise ValueError(f"there is no step {step_in_epoch} of epoch {epoch + 1} after {len(history)} recorded")
+        first_sum, second_sum = numbers["sums"]
+        _check_numbers([numbers["seconds"], numbers["loss_since"], first_sum, second_sum])
         self.model.load_state_dict(_below("model/", arrays))
         for owner, name in self._stateful():
             owner.load_state_dict(_below(f"{name}/", arrays))
@@ -383,11 +407,10 @@ class Run:
             if path not in numbers["generators"]:
                 raise ValueError(f"the state of the random generator {path} is missing")
             generator.bit_generator.state = numbers["generators"][path]
-        self.epoch, self.step_in_epoch = numbers["epoch"], numbers["step_in_epoch"]
+        self.epoch, self.step_in_epoch = epoch, step_in_epoch
         self.seconds, self._loss_since = numbers["seconds"], numbers["loss_since"]
         self._sums[:] = numbers["sums"]
-        self.history.epochs[:] = numbers["history"]["epochs"]
-        self.history.losses[:] = numbers["history"]["losses"]
+        self.history.epochs[:], self.history.losses[:] = history.epochs, history.losses
 
     def _stateful(self):
         """Yield (object, name in the checkpoint) for what has a state beside the model."""
@@ -402,7 +425,7 @@ class Run:
         return {
             "train": self.train.name,
             "images": len(self.train),
-            "test": self.test and self.test.name,
+            "test": None if self.test is None else self.test.name,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -445,6 +468,12 @@ class Run:
                 f"{self.optimizer.learning_rate:.4g}; try a learning rate three to ten times smaller, a longer "
                 "warm-up, or batch norm where there is none"
             )
+
+
+def _check_numbers(values):
+    for value in values:
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"a number of the history is {value!r}")
 
 
 def _below(prefix, arrays):
@@ -502,7 +531,9 @@ class _Interrupts:
 
     def __enter__(self):
         self.requested = False
-        self.ours = threading.current_thread() is threading.main_thread()  # only there can signals be handled
+        # Signals can be handled in the main thread only; and where the shell has Ctrl-C ignored, it stays ignored.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self.ours = in_main_thread and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         if self.ours:
             self.before = signal.signal(signal.SIGINT, self._note)
         return self

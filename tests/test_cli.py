@@ -577,7 +577,7 @@ def altered(value):
     """Yield values that may stand for another in a hostile file."""
     yield from (None, "x", -1, 10**30, [], {}, [[1]], {"a": 1})
     if isinstance(value, dict):
-        yield from ({key: None for key in value}, {key: v for key, v in value.items() if key != next(iter(value))})
+        yield from (dict.fromkeys(value), {key: v for key, v in value.items() if key != next(iter(value))})
     if isinstance(value, list):
         yield from ([None, *value[1:]], value[:-1], value + value)
 

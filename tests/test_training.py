@@ -15,7 +15,7 @@ from npnets.augment import channel_statistics, normalize
 from npnets.checkpoint import Checkpoint, read
 from npnets.datasets import Dataset
 from npnets.probes import Probes
-from npnets.training import Evaluation, History, Interrupted, TrainingDiverged, evaluate, fit
+from npnets.training import RECORD, Evaluation, History, Interrupted, TrainingDiverged, evaluate, fit
 from tests import fakes
 
 STEPS = 6  # an epoch of 200 images in batches of 32; 8 images are left over
@@ -485,11 +485,12 @@ def test_a_history_survives_json(tmp_path):
 
 
 def test_a_history_made_from_another_does_not_share_its_records():
-    data = {"epochs": [{"epoch": 1}], "losses": [[1, 2.0]]}
+    record = dict.fromkeys(RECORD, 1)
+    data = {"epochs": [dict(record)], "losses": [[1, 2.0]]}
     history = History.from_dict(data)
     history.epochs[0]["epoch"] = 7
     history.losses[0][1] = 7.0
-    assert data == {"epochs": [{"epoch": 1}], "losses": [[1, 2.0]]}
+    assert data == {"epochs": [record], "losses": [[1, 2.0]]}
 
 
 def test_an_empty_history_prints():

@@ -86,8 +86,8 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
 def conv2d_backward(dy, cache):
     """Return ``(dx, dw, db)`` of :func:`conv2d_forward`; ``db`` is None where there was no bias.
 
-    The forward is ``y = columns w``, so ``dw = columns^T dy`` and ``dcolumns = dy w^T``; each column came from one
-    pixel of the padded image, so dx adds the columns back where they were taken from.
+    The forward is ``y = columns w``, so ``dw = columns^T dy``. Kernel entry (i, j) sent ``x w[i, j]`` from one pixel of
+    the padded image to each output, so dx adds up ``dy w[i, j]^T`` on those pixels, for every entry.
 
     Parameters
     ----------
@@ -98,12 +98,11 @@ def conv2d_backward(dy, cache):
     N, C_out = len(x), w.shape[-1]
     check_gradient("conv2d", dy, (N, *geo.out, C_out))
     dx = np.empty(x.shape, np.result_type(dy, w))
-    w_matrix = w.reshape(-1, C_out)
 
     def gradients(images):
         dy_rows = dy[images].reshape(-1, C_out)
         dw = _columns(x[images], geo).T @ dy_rows
-        _add_columns_back(dy_rows @ w_matrix.T, dx[images], geo)
+        _add_where_taken_from(dy_rows, w, dx[images], geo)
         return dw, None if b is None else dy_rows.sum(axis=0)
 
     parts = run(gradients, _pieces(N, geo, x.shape[-1], dx.itemsize))
@@ -130,18 +129,17 @@ def _columns(x, geo):
     return windows.reshape(len(x) * math.prod(geo.out), -1)
 
 
-def _add_columns_back(dcolumns, dx, geo):
-    """The transpose of :func:`_columns`: write into dx the sum of all the columns that each pixel was copied to."""
+def _add_where_taken_from(dy_rows, w, dx, geo):
+    """Write into dx, for each pixel, the sum of ``dy w[i, j]^T`` over the kernel entries that met it."""
     N, H, W, C = dx.shape
     (top, bottom), (left, right) = geo.pads
     (K_h, K_w), (s_h, s_w), (d_h, d_w), (H_out, W_out) = geo.kernel, geo.stride, geo.dilation, geo.out
-    dcolumns = dcolumns.reshape(N, H_out, W_out, K_h, K_w, C)
     padded = np.zeros((N, H + top + bottom, W + left + right, C), dx.dtype)
     for i in range(K_h):
         for j in range(K_w):
             rows = slice(i * d_h, i * d_h + (H_out - 1) * s_h + 1, s_h)
             cols = slice(j * d_w, j * d_w + (W_out - 1) * s_w + 1, s_w)
-            padded[:, rows, cols] += dcolumns[:, :, :, i, j]
+            padded[:, rows, cols] += (dy_rows @ w[i, j].T).reshape(N, H_out, W_out, C)
     dx[...] = padded[:, top : top + H, left : left + W]
 
 
