@@ -46,6 +46,7 @@ def test_every_op_has_its_loops_with_the_same_settings():
         if op in RANDOM:
             assert list(slow) == [*list(fast)[:2], "mask"]
             continue
+        fast = {name: parameter for name, parameter in fast.items() if name != "activation"}  # two ops in one pass
         assert list(fast) == list(slow), op
         assert {n: p.default for n, p in fast.items()} == {n: p.default for n, p in slow.items()}, op
         backward = inspect.signature(getattr(reference, f"{op}_backward")).parameters

@@ -1,7 +1,8 @@
 """The building blocks of the papers, as chains of layers.
 
 A block is a :class:`Sequential` (or a :class:`Residual`, where the paper adds the input), so its forward and backward
-are those of its layers. The keywords that all blocks share:
+are those of its layers. ReLU and ReLU6 are applied by the batch norm before them, in the same pass over the images.
+The keywords that all blocks share:
 
 stride : int
     Of the spatial convolution.
@@ -15,9 +16,16 @@ dtype : numpy dtype
 
 import numpy as np
 
-from npnets.nn.layers import BatchNorm, Conv2d, DepthwiseConv2d, PointwiseConv2d, ReLU6, activation_layer
+from npnets.nn.layers import BatchNorm, Conv2d, DepthwiseConv2d, PointwiseConv2d, activation_layer
 from npnets.nn.module import Residual, Sequential
 from npnets.shapes import integer, pair
+
+
+def _norm_and_activation(name, C, activation, norm):
+    """Return the layers of a batch norm and the activation after it: a single one where they share a pass."""
+    if activation in (None, "relu", "relu6"):
+        return {name: BatchNorm(C, activation=activation, **norm)}
+    return {name: BatchNorm(C, **norm), name.replace("bn", "act"): activation_layer(activation)}
 
 
 class ConvBNAct(Sequential):
@@ -48,10 +56,8 @@ class ConvBNAct(Sequential):
             conv = PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype)
         else:
             conv = Conv2d(C_in, C_out, kernel, stride=stride, padding=padding, rng=rng, dtype=dtype)
-        layers = {"conv": conv, "bn": BatchNorm(C_out, decay=bn_decay, eps=bn_eps, dtype=dtype)}
-        if activation is not None:
-            layers["act"] = activation_layer(activation)
-        super().__init__(**layers)
+        norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
+        super().__init__(conv=conv, **_norm_and_activation("bn", C_out, activation, norm))
 
 
 class DepthwiseSeparable(Sequential):
@@ -87,11 +93,9 @@ class DepthwiseSeparable(Sequential):
         norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
         super().__init__(
             depthwise=DepthwiseConv2d(C_in, kernel, **spatial),
-            depthwise_bn=BatchNorm(C_in, **norm),
-            depthwise_act=activation_layer(activation),
+            **_norm_and_activation("depthwise_bn", C_in, activation, norm),
             pointwise=PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype),
-            pointwise_bn=BatchNorm(C_out, **norm),
-            pointwise_act=activation_layer(activation),
+            **_norm_and_activation("pointwise_bn", C_out, activation, norm),
         )
 
 
@@ -145,19 +149,18 @@ class InvertedResidual(Residual):
         if t != 1:
             expansion = {
                 "expand": PointwiseConv2d(C_in, expanded, **weight),
-                "expand_bn": BatchNorm(expanded, **norm),
-                "expand_act": ReLU6(),
+                "expand_bn": BatchNorm(expanded, activation="relu6", **norm),
             }
         filtering = {
             "depthwise": DepthwiseConv2d(expanded, kernel, stride=stride, padding=padding, **weight),
-            "depthwise_bn": BatchNorm(expanded, **norm),
-            "depthwise_act": ReLU6(),
+            "depthwise_bn": BatchNorm(expanded, activation="relu6", **norm),
         }
         if keeps_shape and shortcut == "expansion":
             filtering = {"filtering": Residual(**filtering)}
-        projection = {"project": PointwiseConv2d(expanded, C_out, **weight), "project_bn": BatchNorm(C_out, **norm)}
-        if bottleneck == "relu6":
-            projection["project_act"] = ReLU6()
+        projection = {
+            "project": PointwiseConv2d(expanded, C_out, **weight),
+            "project_bn": BatchNorm(C_out, activation=None if bottleneck == "linear" else "relu6", **norm),
+        }
         super().__init__(**expansion, **filtering, **projection)
         self.adds_input = keeps_shape and shortcut == "bottleneck"
 

@@ -258,6 +258,8 @@ class BatchNorm(Layer):
     decay : float
         The weight of the old running statistic, 0 <= decay < 1. (Not weight decay, which never touches batch norm.)
     eps : float
+    activation : {None, "relu", "relu6"}
+        Applied in the same pass over the images, which is faster than a layer of its own.
     dtype : numpy dtype
     """
 
@@ -265,20 +267,22 @@ class BatchNorm(Layer):
     kind = "batch norm"
     running = ("running_mean", "running_var")
 
-    def __init__(self, C, *, decay=0.99, eps=1e-3, dtype=np.float32):
+    def __init__(self, C, *, decay=0.99, eps=1e-3, activation=None, dtype=np.float32):
         super().__init__()
+        if activation not in (None, "relu", "relu6"):
+            raise ValueError(f'BatchNorm: activation must be "relu", "relu6" or None, got {activation!r}')
         if not 0 <= decay < 1:
             raise ValueError(f"BatchNorm: decay (the weight of the old statistic) must be in [0, 1), got {decay}")
         if eps < 0:
             raise ValueError(f"BatchNorm: eps must not be negative, got {eps}")
-        self.C, self.decay, self.eps = integer(C, "C", 1), decay, eps
+        self.C, self.decay, self.eps, self.activation = integer(C, "C", 1), decay, eps, activation
         self.gamma = Parameter((C,), init.constant(1), dtype=dtype, decay=False)
         self.beta = Parameter((C,), init.constant(0), dtype=dtype, decay=False)
         self.running_mean, self.running_var = np.zeros(C, dtype), np.ones(C, dtype)
 
     def apply(self, x, training):
         statistics = self.running_mean, self.running_var
-        settings = {"training": training, "decay": self.decay, "eps": self.eps}
+        settings = {"training": training, "decay": self.decay, "eps": self.eps, "activation": self.activation}
         return ops.batch_norm_forward(x, self.gamma.value, self.beta.value, *statistics, **settings)
 
     def apply_backward(self, dy, cache):
@@ -290,7 +294,7 @@ class BatchNorm(Layer):
         return shape
 
     def describe(self):
-        return f"{self.C}, decay {self.decay}, eps {self.eps}"
+        return f"{self.C}, decay {self.decay}, eps {self.eps}" + (f", {self.activation}" if self.activation else "")
 
 
 class ReLU(Layer):

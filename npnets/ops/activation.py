@@ -42,7 +42,7 @@ def relu_forward(x):
     y : ndarray, shape of x
     cache : MaskCache
     """
-    return _clipped("relu", x, np.inf)
+    return _clipped("relu", x)
 
 
 def relu_backward(dy, cache):
@@ -62,7 +62,7 @@ def relu6_forward(x):
     y : ndarray, shape of x
     cache : MaskCache
     """
-    return _clipped("relu6", x, 6)
+    return _clipped("relu6", x)
 
 
 def relu6_backward(dy, cache):
@@ -118,20 +118,34 @@ def swish_backward(dy, cache):
     return dy * (s + x * s * (1 - s))
 
 
-def _clipped(op, x, upper):
-    check_floating(op, x, "x")
+def clip_of(op, activation, x):
+    """Return the function ``clip(x, out, mask)`` of an activation for arrays like x, or None for None.
+
+    It writes the activation of x into ``out``, and into ``mask`` where its slope is one. Errors name ``op``.
+    """
+    if activation is None:
+        return None
+    if activation not in ("relu", "relu6"):
+        raise ValueError(f'{op}: activation must be "relu", "relu6" or None, got {activation!r}')
     if x.dtype.kind == "c":
         raise ValueError(f"{op}: has a kink, so complex numbers (and complex-step gradients) do not fit it")
+    upper = {"relu": np.inf, "relu6": 6}[activation]
+
+    def clip(x, out, mask):
+        np.greater(x, 0, out=mask)
+        if upper < np.inf:
+            mask &= x < upper
+        np.clip(x, 0, upper, out=out)  # last: out may be x
+
+    return clip
+
+
+def _clipped(op, x):
+    check_floating(op, x, "x")
+    clip = clip_of(op, op, x)
     flat = x.reshape(-1)
     y, mask = np.empty_like(flat), np.empty(flat.shape, bool)
-
-    def clip(piece):
-        np.clip(flat[piece], 0, upper, out=y[piece])
-        np.greater(flat[piece], 0, out=mask[piece])
-        if upper < np.inf:
-            mask[piece] &= flat[piece] < upper
-
-    run(clip, cut(flat.size, flat.itemsize))
+    run(lambda piece: clip(flat[piece], out=y[piece], mask=mask[piece]), cut(flat.size, flat.itemsize))
     return y.reshape(x.shape), MaskCache(mask.reshape(x.shape))
 
 

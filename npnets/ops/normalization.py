@@ -4,22 +4,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npnets.ops.activation import clip_of
 from npnets.ops.checks import check_array, check_floating, check_gradient, check_not_empty
 from npnets.parallel import cut, run, sum_in_order
 from npnets.shapes import integer
 
 
 class BatchNormCache(NamedTuple):
-    """What the backward needs. ``mu`` and ``inv_std`` are the batch's in training, the running ones otherwise."""
+    """What the backward needs. ``mu`` and ``inv_std`` are the batch's in training, the running ones otherwise.
+
+    ``mask`` tells where a ReLU or ReLU6 applied in the same pass has slope one; it is None without.
+    """
 
     x: np.ndarray
     gamma: np.ndarray
     mu: np.ndarray
     inv_std: np.ndarray
     training: bool
+    mask: np.ndarray | None = None
 
 
-def batch_norm_forward(x, gamma, beta, running_mean, running_var, *, training, decay=0.99, eps=1e-3):
+def batch_norm_forward(
+    x, gamma, beta, running_mean, running_var, *, training, decay=0.99, eps=1e-3, activation=None
+):
     """Normalize each channel to mean 0 and variance 1, then scale and shift it.
 
     In training (Ioffe and Szegedy 2015, Algorithm 1), with the mean and variance of the mini-batch,
@@ -40,6 +47,9 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, *, training, d
         The weight of the old statistic (one minus what PyTorch calls momentum).
     eps : float
         Added to the variance, inside the root.
+    activation : {None, "relu", "relu6"}
+        Applied to y while y is still in the core's cache. The numbers are those of the two ops one after the other;
+        a big array is written and read once less.
 
     Returns
     -------
@@ -57,6 +67,7 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, *, training, d
     is what every framework does instead, and what section 3.1 suggests for following the accuracy while training.
     """
     C = _check_batch_norm(x, gamma, beta, running_mean, running_var, decay, eps)
+    clip = clip_of("batch_norm", activation, x)
     if training:
         m = x.size // C
         if m < 2:
@@ -73,13 +84,16 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, *, training, d
     y = np.empty(x.shape, np.result_type(x, scale))
     y_rows = _rows(y)
     scale_row, shift_row = _along_row(scale, rows), _along_row(shift, rows)
+    mask = None if clip is None else np.empty(x.shape, bool)
 
     def scale_and_shift(piece):
-        np.multiply(rows[piece], scale_row, out=y_rows[piece])
-        y_rows[piece] += shift_row
+        part = np.multiply(rows[piece], scale_row, out=y_rows[piece])
+        part += shift_row
+        if clip is not None:
+            clip(part, out=part, mask=_rows(mask)[piece])
 
     run(scale_and_shift, _pieces(rows))
-    return y, BatchNormCache(x, gamma, mu, inv_std, training)
+    return y, BatchNormCache(x, gamma, mu, inv_std, training, mask)
 
 
 def batch_norm_backward(dy, cache):
@@ -91,37 +105,40 @@ def batch_norm_backward(dy, cache):
     ``dx = gamma inv_std (dy - dbeta / m - x_hat dgamma / m)``:
 
     from dy, its mean (the path through mu) and its projection on x_hat (the path through var) are taken away. In
-    inference mu and var are constants, and ``dx = gamma inv_std dy``.
+    inference mu and var are constants, and ``dx = gamma inv_std dy``. Where an activation was applied, dy is first
+    multiplied by its slope, zero or one.
 
     Parameters
     ----------
     dy : ndarray, shape (..., C)
     cache : BatchNormCache
     """
-    x, gamma, mu, inv_std, training = cache
+    x, gamma, mu, inv_std, training, mask = cache
     check_gradient("batch_norm", dy, x.shape)
-    rows, dy_rows = _rows(x), _rows(dy)
+    a = gamma * inv_std
+    dx = np.empty(x.shape, np.result_type(dy, a))
+    rows, dy_rows, dx_rows = _rows(x), _rows(dy), _rows(dx)
     mu_row = _along_row(mu, rows)
+    g_rows = dy_rows if mask is None else dx_rows  # the gradient below the activation; dx has room for it until the end
 
     def sums(piece):
+        if mask is not None:
+            np.multiply(dy_rows[piece], _rows(mask)[piece], out=g_rows[piece])
         centred = rows[piece] - mu_row
-        return np.stack([dy_rows[piece].sum(axis=0), np.einsum("ij,ij->j", dy_rows[piece], centred)])
+        return np.stack([g_rows[piece].sum(axis=0), np.einsum("ij,ij->j", g_rows[piece], centred)])
 
     sum_rows = sum_in_order(run(sums, _pieces(rows)))  # (2, W C)
     dbeta, sum_dy_centred = sum_rows.reshape(2, -1, len(mu)).sum(axis=1)  # (2, W C) -> (2, C)
     dgamma = sum_dy_centred * inv_std
 
-    # dx = a dy + b x + c, with one number a channel for each of a, b and c.
+    # dx = a g + b x + c, with one number a channel for each of a, b and c.
     m = x.size // len(mu)
-    a = gamma * inv_std
     b = -a * inv_std * dgamma / m
     c = -a * dbeta / m - b * mu
     a_row, b_row, c_row = (_along_row(v, rows) for v in (a, b, c))
-    dx = np.empty(x.shape, np.result_type(dy, a))
-    dx_rows = _rows(dx)
 
     def input_gradient(piece):
-        np.multiply(dy_rows[piece], a_row, out=dx_rows[piece])
+        np.multiply(g_rows[piece], a_row, out=dx_rows[piece])
         if training:
             through_statistics = rows[piece] * b_row
             through_statistics += c_row

@@ -59,7 +59,7 @@ def test_building_and_costing_draw_no_weights(name):
 def test_small_models_pass_settings_on():
     model = models.build("mobilenet_v2_small", bottleneck="relu6", stem=8, padding="symmetric")
     assert model.stem.conv.C_out == 8 and model.stem.conv.padding == "symmetric"
-    assert hasattr(model.blocks[0], "project_act")
+    assert model.blocks[0].project_bn.activation == "relu6"
     assert models.build("mobilenet_v1_small", stem_stride=2).stem.conv.stride == (2, 2)
 
 

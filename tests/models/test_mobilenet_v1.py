@@ -53,7 +53,7 @@ def test_batch_norm_and_relu_after_every_layer_but_the_last():
     kinds = [type(part) for part in layers]
     weighted = [k for k, part in enumerate(layers) if hasattr(part, "w")]
     for k in weighted[:-1]:
-        assert kinds[k + 1 : k + 3] == [nn.BatchNorm, nn.ReLU] and layers[k].b is None
+        assert kinds[k + 1] is nn.BatchNorm and layers[k + 1].activation == "relu" and layers[k].b is None
     assert kinds[weighted[-1] :] == [nn.Linear] and layers[-1].b is not None
     assert kinds[-3:-1] == [nn.GlobalAvgPool, nn.Dropout]
 

@@ -57,6 +57,7 @@ CASES = {
     "Linear": (lambda rng, dtype: nn.Linear(7, 4, **_drawn(rng, dtype)), VECTOR),
     "Linear, no bias": (lambda rng, dtype: nn.Linear(7, 4, bias=False, **_drawn(rng, dtype)), VECTOR),
     "BatchNorm": (lambda rng, dtype: nn.BatchNorm(3, decay=0.7, dtype=dtype), IMAGE),
+    "BatchNorm, relu6": (lambda rng, dtype: nn.BatchNorm(3, activation="relu6", dtype=dtype), IMAGE),
     "BatchNorm, 2-D": (lambda rng, dtype: nn.BatchNorm(7, eps=1e-5, dtype=dtype), VECTOR),
     "LocalResponseNorm": (lambda rng, dtype: nn.LocalResponseNorm(size=3, alpha=0.2, beta=0.6, k=1.5), IMAGE),
     "ReLU": (lambda rng, dtype: nn.ReLU(), IMAGE),

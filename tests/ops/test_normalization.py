@@ -26,6 +26,30 @@ def drawn_case(rng, shape=(5, 3, 4, 2), training=True, **settings):
     return Case("batch_norm", (x, gamma, beta), (running_mean, rng.uniform(0.5, 3, C)), settings, seed=7)
 
 
+# With an activation in the same pass
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@given(batch_norm_cases())
+def test_an_activation_in_the_same_pass_is_that_of_the_op_after_it(activation, case):
+    act_forward, act_backward = (getattr(ops, f"{activation}_{way}") for way in ("forward", "backward"))
+    y, cache, *running = batch_norm(case)
+    z, act_cache = act_forward(y)
+    fused, fused_cache, *fused_running = batch_norm(case, activation=activation)
+    np.testing.assert_array_equal(fused, z)
+    np.testing.assert_array_equal(fused_running, running)
+    dy = np.random.default_rng(case.seed).standard_normal(y.shape)
+    dy.flags.writeable = False
+    expected = ops.batch_norm_backward(act_backward(dy, act_cache), cache)
+    for gradient, wanted in zip(ops.batch_norm_backward(dy, fused_cache), expected):
+        np.testing.assert_array_equal(gradient, wanted)
+
+
+def test_other_activations_are_refused(rng):
+    with pytest.raises(ValueError, match=r'batch_norm: activation must be "relu", "relu6" or None, got .swish.'):
+        batch_norm(drawn_case(rng), activation="swish")
+
+
 # By hand
 
 
