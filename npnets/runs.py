@@ -25,7 +25,7 @@ SETTINGS = {
     "width": 1.0,
     "dropout": 0.0,
     "epochs": None,
-    "batch_size": 128,
+    "batch_size": None,
     "optimizer": "rmsprop",
     "learning_rate": 0.01,
     "momentum": 0.9,
@@ -45,8 +45,8 @@ SETTINGS = {
 
 # The defaults that depend on the data set.
 DATASET_SETTINGS = {
-    "mnist": {"epochs": 4, "crop": 2, "mirror": False},  # a mirrored digit is no digit
-    "cifar10": {"epochs": 40, "crop": 4, "mirror": True},
+    "mnist": {"epochs": 4, "batch_size": 128, "crop": 2, "mirror": False},  # a mirrored digit is no digit
+    "cifar10": {"epochs": 30, "batch_size": 64, "crop": 4, "mirror": True},
 }
 
 
