@@ -7,6 +7,7 @@ leaves the last whole one.
 """
 
 import contextlib
+import io
 import json
 import os
 import zipfile
@@ -36,8 +37,10 @@ def write(path, arrays, numbers):
         If it cannot be written (no space, no permission); what was at ``path`` is untouched.
     """
     text = json.dumps({"format": FORMAT} | numbers, allow_nan=False)
+    archive = io.BytesIO()  # whole in memory first: on a full disk, NumPy 1.26 would not close a half-written one
+    np.savez(archive, **arrays, json=np.array(text))
     with replacing(path) as file:
-        np.savez(file, **arrays, json=np.array(text))
+        file.write(archive.getbuffer())
 
 
 def write_json(path, data):

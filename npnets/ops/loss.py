@@ -47,7 +47,7 @@ def softmax_cross_entropy_forward(logits, labels, *, label_smoothing=0.0):
     log_probabilities = shifted - np.log(sums)
     targets = np.full((N, K), label_smoothing / K, logits.real.dtype)
     targets[np.arange(N), labels] += 1 - label_smoothing
-    loss = -(targets * log_probabilities).sum() / N
+    loss = -(targets * log_probabilities).sum(axis=1).mean()
     return loss, CrossEntropyCache(exponentials / sums, targets)
 
 
