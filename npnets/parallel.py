@@ -113,8 +113,8 @@ def threads(n: int | None = None):
 def _keep_freed_memory():
     """Have the C library keep freed arrays for the next ones, instead of handing their pages back to the system.
 
-    New pages are cleared by the system when first touched, which took up to a tenth of a training step. glibc hands
-    back arrays above a threshold, and raises it whenever one is freed, up to 32 MB: so one of nearly 32 MB is freed.
+    New pages are cleared by the system when first touched, which takes time in every step. glibc hands back arrays
+    above a threshold, and raises it whenever one is freed, up to 32 MB: so one of nearly 32 MB is freed.
     """
     np.empty(32 * 2**20 - 2**13, np.uint8)
 

@@ -10,7 +10,7 @@ from npnets import nn
 from npnets.shapes import integer
 
 HIDDEN = (100, 100, 100)  # "3 fully-connected hidden layers with 100 activations each"
-WEIGHT_STD = 0.1  # the paper says "small"; with 0.01 the network without batch norm never leaves chance
+WEIGHT_STD = 0.1  # the paper says "small" and gives no number
 
 
 def mlp_batch_norm(
