@@ -31,6 +31,9 @@ from npnets.shapes import integer
 PIECE_BYTES = 1 << 20
 """Target size of one piece: small enough for a core's cache, large enough to outweigh a hand-over between threads."""
 
+LEAST_BYTES = 1 << 18
+"""What is smaller than two pieces of this size is left in one: handing over a part would take longer than doing it."""
+
 MOST_THREADS = 256
 
 _current = threading.local()
@@ -44,14 +47,14 @@ def available_cores() -> int:
 
 
 def cut(n: int, bytes_each: float) -> list[slice]:
-    """Cut ``n`` items of ``bytes_each`` bytes into slices of about ``PIECE_BYTES``.
+    """Cut ``n`` items of ``bytes_each`` bytes into slices of about ``PIECE_BYTES``, or in two where that is smaller.
 
     The number of slices is a power of two (so that 2, 4 or 8 threads get equal shares), at most ``n``.
 
     >>> cut(6, PIECE_BYTES)
     [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None), slice(4, 6, None)]
     """
-    wanted = max(1, n * bytes_each / PIECE_BYTES)
+    wanted = max(n * bytes_each / PIECE_BYTES, min(2, n * bytes_each / LEAST_BYTES))
     pieces = 1
     while pieces * 2 <= min(n, wanted):
         pieces *= 2

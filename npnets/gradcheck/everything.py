@@ -250,8 +250,13 @@ def _spatial(rng):
     return {**_drawn(rng), "stride": int(rng.integers(1, 3)), "padding": padding}
 
 
+def _biased(rng):
+    """Settings of a layer with weights, a bias and perhaps an activation in the same pass."""
+    return {**_drawn(rng), "bias": True, "activation": (None, "relu", "relu6")[rng.integers(3)]}
+
+
 def _dilated(rng):
-    return {**_spatial(rng), "dilation": int(rng.integers(1, 3)), "bias": True}
+    return {**_spatial(rng), **_biased(rng), "dilation": int(rng.integers(1, 3))}
 
 
 def _residual(nn, rng):
@@ -287,8 +292,8 @@ IMAGE = (5, 6, 3)
 LAYERS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "Conv2d": (lambda nn, rng: nn.Conv2d(3, 4, 3, **_dilated(rng)), IMAGE),
     "DepthwiseConv2d": (lambda nn, rng: nn.DepthwiseConv2d(3, 3, **_dilated(rng)), IMAGE),
-    "PointwiseConv2d": (lambda nn, rng: nn.PointwiseConv2d(3, 4, bias=True, **_drawn(rng)), IMAGE),
-    "Linear": (lambda nn, rng: nn.Linear(5, 4, **_drawn(rng)), (5,)),
+    "PointwiseConv2d": (lambda nn, rng: nn.PointwiseConv2d(3, 4, **_biased(rng)), IMAGE),
+    "Linear": (lambda nn, rng: nn.Linear(5, 4, **_biased(rng)), (5,)),
     "BatchNorm": (lambda nn, rng: nn.BatchNorm(3, dtype=np.float64), IMAGE),
     "LocalResponseNorm": (lambda nn, rng: nn.LocalResponseNorm(size=3, alpha=0.2), IMAGE),
     "ReLU": (lambda nn, rng: nn.ReLU(), IMAGE),

@@ -2,6 +2,7 @@
 
 from npnets.nn import init
 from npnets.nn.blocks import ConvBNAct, DepthwiseSeparable, InvertedResidual
+from npnets.nn.folding import fold_batch_norm
 from npnets.nn.layers import (
     ACTIVATIONS,
     AvgPool2d,
@@ -55,5 +56,6 @@ __all__ = [
     "Sigmoid",
     "Swish",
     "activation_layer",
+    "fold_batch_norm",
     "init",
 ]

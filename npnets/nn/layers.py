@@ -19,21 +19,27 @@ class Layer(Module):
 
     A subclass defines ``apply(x, training) -> (y, cache)`` and ``apply_backward(dy, cache)``, which returns the
     gradients of x and of the arrays in ``own`` in their order, and for the cost ``kind``, ``output_shape`` and
-    ``macs``.
+    ``macs``. Layers of a model that :func:`fold_batch_norm` returned are ``inference_only``.
     """
 
     own = ()
     kind = ""
+    inference_only = False
 
     def __init__(self):
         super().__init__()
         self.cache = None
 
     def forward(self, x, training=False):
-        y, self.cache = self.apply(x, training)
+        if training:
+            self._check_trainable()
+        y, cache = self.apply(x, training)
+        if not self.inference_only:  # a cache would keep x in memory, and away from the layers that come next
+            self.cache = cache
         return y
 
     def backward(self, dy):
+        self._check_trainable()
         if self.cache is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward was called before forward, and there is nothing to go back through"
@@ -46,6 +52,13 @@ class Layer(Module):
             if getattr(self, name) is not None:
                 getattr(self, name).grad = gradient
         return dx
+
+    def _check_trainable(self):
+        if self.inference_only:
+            raise RuntimeError(
+                f"{type(self).__name__}: this model is for inference alone, its batch norms are folded into the "
+                "weights and it keeps nothing for a backward; train the model it was made from, and fold that again"
+            )
 
     def apply(self, x, training):
         """Return (y, cache) of the op."""
@@ -79,12 +92,13 @@ class _Convolution(Layer):
 
     own = ("w", "b")
 
-    def __init__(self, kernel, stride, padding, dilation):
+    def __init__(self, kernel, stride, padding, dilation, activation):
         super().__init__()
         self.kernel = pair(kernel, "kernel")
         self.stride = pair(stride, "stride")
         self.dilation = pair(dilation, "dilation")
         self.padding = padding
+        self.activation = _same_pass(self, activation)
         _check_window(self, self.kernel)
 
     @property
@@ -102,7 +116,7 @@ class _Convolution(Layer):
     def describe(self):
         text = f"{self.C_in} -> {self.C_out}, {self.kernel[0]}x{self.kernel[1]}, stride {_short(self.stride)}"
         dilation = "" if self.dilation == (1, 1) else f", dilation {_short(self.dilation)}"
-        return text + dilation + f", padding {self.padding!r}" + (", bias" if self.b else "")
+        return text + dilation + f", padding {self.padding!r}" + _bias_and_activation(self)
 
 
 class Conv2d(_Convolution):
@@ -115,6 +129,9 @@ class Conv2d(_Convolution):
     padding : {"same", "valid", "symmetric"}, int, or ((top, bottom), (left, right))
     bias : bool
         No bias by default: before a batch norm its gradient is exactly zero.
+    activation : {None, "relu", "relu6"}
+        Applied in the same pass over the images. Meant for inference (see :func:`fold_batch_norm`): the backward
+        computes the convolution once more.
     rng : numpy.random.Generator
     dtype : numpy dtype
     """
@@ -131,16 +148,17 @@ class Conv2d(_Convolution):
         padding="same",
         dilation=1,
         bias=False,
+        activation=None,
         rng,
         dtype=np.float32,
     ):
-        super().__init__(kernel, stride, padding, dilation)
+        super().__init__(kernel, stride, padding, dilation, activation)
         self.C_in, self.C_out = integer(C_in, "C_in", 1), integer(C_out, "C_out", 1)
         self.w = _weight((*self.kernel, C_in, C_out), rng, dtype)
         self.b = _bias(C_out, dtype) if bias else None
 
     def apply(self, x, training):
-        return ops.conv2d_forward(x, self.w.value, self.value("b"), **self.settings)
+        return ops.conv2d_forward(x, self.w.value, self.value("b"), **self.settings, activation=self.activation)
 
     def apply_backward(self, dy, cache):
         return ops.conv2d_backward(dy, cache)
@@ -152,7 +170,7 @@ class DepthwiseConv2d(_Convolution):
     Parameters
     ----------
     C : int
-    kernel, stride, dilation, padding, bias, rng, dtype
+    kernel, stride, dilation, padding, bias, activation, rng, dtype
         As for :class:`Conv2d`.
     decay : bool
         Whether weight decay applies to the kernel; MobileNetV1 leaves it out (section 3.2).
@@ -169,17 +187,19 @@ class DepthwiseConv2d(_Convolution):
         padding="same",
         dilation=1,
         bias=False,
+        activation=None,
         decay=True,
         rng,
         dtype=np.float32,
     ):
-        super().__init__(kernel, stride, padding, dilation)
+        super().__init__(kernel, stride, padding, dilation, activation)
         self.C_in = self.C_out = integer(C, "C", 1)
         self.w = _weight((*self.kernel, C), rng, dtype, decay=decay)
         self.b = _bias(C, dtype) if bias else None
 
     def apply(self, x, training):
-        return ops.depthwise_conv2d_forward(x, self.w.value, self.value("b"), **self.settings)
+        arrays = x, self.w.value, self.value("b")
+        return ops.depthwise_conv2d_forward(*arrays, **self.settings, activation=self.activation)
 
     def apply_backward(self, dy, cache):
         return ops.depthwise_conv2d_backward(dy, cache)
@@ -193,21 +213,22 @@ class PointwiseConv2d(Layer):
     C_in, C_out : int
     initializer : callable, optional
         Of :mod:`npnets.nn.init`; by default He's, for the fan-out.
-    bias, rng, dtype
+    bias, activation, rng, dtype
         As for :class:`Conv2d`.
     """
 
     own = ("w", "b")
     kind = "pointwise"
 
-    def __init__(self, C_in, C_out, *, bias=False, initializer=None, rng, dtype=np.float32):
+    def __init__(self, C_in, C_out, *, bias=False, activation=None, initializer=None, rng, dtype=np.float32):
         super().__init__()
+        self.activation = _same_pass(self, activation)
         self.C_in, self.C_out = integer(C_in, "C_in", 1), integer(C_out, "C_out", 1)
         self.w = _weight((C_in, C_out), rng, dtype, initializer)
         self.b = _bias(C_out, dtype) if bias else None
 
     def apply(self, x, training):
-        return ops.pointwise_conv2d_forward(x, self.w.value, self.value("b"))
+        return ops.pointwise_conv2d_forward(x, self.w.value, self.value("b"), activation=self.activation)
 
     def apply_backward(self, dy, cache):
         return ops.pointwise_conv2d_backward(dy, cache)
@@ -221,7 +242,7 @@ class PointwiseConv2d(Layer):
         return math.prod(shape[:-1]) * self.C_in * self.C_out
 
     def describe(self):
-        return f"{self.C_in} -> {self.C_out}" + (", bias" if self.b else "")
+        return f"{self.C_in} -> {self.C_out}" + _bias_and_activation(self)
 
 
 class Linear(PointwiseConv2d):
@@ -233,17 +254,18 @@ class Linear(PointwiseConv2d):
     bias : bool
     initializer : callable, optional
         By default Gaussian with standard deviation 0.01, so that a classifier starts out undecided.
-    rng, dtype
+    activation, rng, dtype
         As for :class:`Conv2d`.
     """
 
     kind = "linear"
 
-    def __init__(self, C_in, C_out, *, bias=True, initializer=None, rng, dtype=np.float32):
-        super().__init__(C_in, C_out, bias=bias, initializer=initializer or init.gaussian(0.01), rng=rng, dtype=dtype)
+    def __init__(self, C_in, C_out, *, bias=True, activation=None, initializer=None, rng, dtype=np.float32):
+        settings = {"bias": bias, "activation": activation, "rng": rng, "dtype": dtype}
+        super().__init__(C_in, C_out, initializer=initializer or init.gaussian(0.01), **settings)
 
     def apply(self, x, training):
-        return ops.linear_forward(x, self.w.value, self.value("b"))
+        return ops.linear_forward(x, self.w.value, self.value("b"), activation=self.activation)
 
     def apply_backward(self, dy, cache):
         return ops.linear_backward(dy, cache)
@@ -269,13 +291,12 @@ class BatchNorm(Layer):
 
     def __init__(self, C, *, decay=0.99, eps=1e-3, activation=None, dtype=np.float32):
         super().__init__()
-        if activation not in (None, "relu", "relu6"):
-            raise ValueError(f'BatchNorm: activation must be "relu", "relu6" or None, got {activation!r}')
         if not 0 <= decay < 1:
             raise ValueError(f"BatchNorm: decay (the weight of the old statistic) must be in [0, 1), got {decay}")
         if eps < 0:
             raise ValueError(f"BatchNorm: eps must not be negative, got {eps}")
-        self.C, self.decay, self.eps, self.activation = integer(C, "C", 1), decay, eps, activation
+        self.C, self.decay, self.eps = integer(C, "C", 1), decay, eps
+        self.activation = _same_pass(self, activation)
         self.gamma = Parameter((C,), init.constant(1), dtype=dtype, decay=False)
         self.beta = Parameter((C,), init.constant(0), dtype=dtype, decay=False)
         self.running_mean, self.running_var = np.zeros(C, dtype), np.ones(C, dtype)
@@ -548,6 +569,17 @@ def activation_layer(name):
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]()
+
+
+def _same_pass(layer, activation):
+    """Return the activation, or raise ``ValueError`` if it cannot be applied in the pass of another op."""
+    if activation not in (None, "relu", "relu6"):
+        raise ValueError(f'{type(layer).__name__}: activation must be "relu", "relu6" or None, got {activation!r}')
+    return activation
+
+
+def _bias_and_activation(layer):
+    return (", bias" if layer.b else "") + (f", {layer.activation}" if layer.activation else "")
 
 
 def _check_window(layer, kernel):

@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from npnets.ops.checks import check_floating, check_gradient
+from npnets.ops.rows import LONG_ROW, repeated
 from npnets.parallel import cut, run
+
+UPPER = {"relu": np.inf, "relu6": 6}
+"""The activations that cut numbers off, at 0 and at this bound: they can be applied in the pass of another op."""
 
 
 class MaskCache(NamedTuple):
@@ -123,13 +127,10 @@ def clip_of(op, activation, x):
 
     It writes the activation of x into ``out``, and into ``mask`` where its slope is one. Errors name ``op``.
     """
+    _check_activation(op, activation, x)
     if activation is None:
         return None
-    if activation not in ("relu", "relu6"):
-        raise ValueError(f'{op}: activation must be "relu", "relu6" or None, got {activation!r}')
-    if x.dtype.kind == "c":
-        raise ValueError(f"{op}: has a kink, so complex numbers (and complex-step gradients) do not fit it")
-    upper = {"relu": np.inf, "relu6": 6}[activation]
+    upper = UPPER[activation]
 
     def clip(x, out, mask):
         np.greater(x, 0, out=mask)
@@ -138,6 +139,44 @@ def clip_of(op, activation, x):
         np.clip(x, 0, upper, out=out)  # last: out may be x
 
     return clip
+
+
+def finish_of(op, b, activation, y):
+    """Return the function ``finish(part, out=part)`` that adds a bias to a part of y and applies an activation.
+
+    So it can be done while the part, some pixels with all their channels, is still in the core's cache. Errors name
+    ``op``.
+    """
+    _check_activation(op, activation, y)
+    b_row = None if b is None else repeated(b, max(1, LONG_ROW // len(b)))
+
+    def finish(part, out=None):
+        if b is not None:
+            flat = part.reshape(-1)
+            rest = len(flat) % len(b_row)
+            rows = flat[: len(flat) - rest].reshape(-1, len(b_row))
+            rows += b_row
+            flat[len(flat) - rest :] += b_row[:rest]
+        if activation is not None:
+            np.clip(part, 0, UPPER[activation], out=part if out is None else out)
+        elif out is not None:
+            out[...] = part
+
+    return finish
+
+
+def gradient_before(activation, dy, y):
+    """Return the gradient with respect to y, the input of an activation, for the gradient dy after it."""
+    return _masked(activation, dy, _clipped(activation, y)[1])
+
+
+def _check_activation(op, activation, x):
+    if activation is None:
+        return
+    if activation not in tuple(UPPER):
+        raise ValueError(f'{op}: activation must be "relu", "relu6" or None, got {activation!r}')
+    if x.dtype.kind == "c":
+        raise ValueError(f"{op}: has a kink, so complex numbers (and complex-step gradients) do not fit it")
 
 
 def _clipped(op, x):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from npnets.ops.activation import finish_of, gradient_before
 from npnets.ops.checks import check_bias, check_gradient, check_ndim
 from npnets.parallel import cut, run, sum_in_order
 from npnets.shapes import Geometry, geometry
@@ -24,12 +25,13 @@ class ConvCache(NamedTuple):
     w: np.ndarray
     b: np.ndarray | None
     geometry: Geometry
+    activation: str | None = None
 
 
 # --- Standard convolution --------------------------------------------------------------------------------------------
 
 
-def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
+def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1, activation=None):
     """Filter and combine in one step: each output channel sums a window over all input channels.
 
     ``G[k, l, n] = sum over i, j, m of K[i, j, m, n] F[k + i - 1, l + j - 1, m]`` (MobileNetV1, section 3.1), for each
@@ -47,6 +49,8 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
     padding : {"same", "valid", "symmetric"}, int, or ((top, bottom), (left, right))
         Zeros around the image. ``"same"`` is TensorFlow's: ``ceil(n / stride)`` outputs, the odd pixel at the bottom
         and on the right. ``"symmetric"`` is ``span // 2`` on every side.
+    activation : {None, "relu", "relu6"}
+        Applied to y while y is still in the core's cache. Meant for inference: the backward computes y once more.
 
     Returns
     -------
@@ -72,15 +76,15 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
     check_bias("conv2d", b, w)
     geo = geometry(x.shape[1:3], (K_h, K_w), stride=stride, padding=padding, dilation=dilation, name="conv2d")
     y = np.empty((len(x), *geo.out, C_out), np.result_type(x, w))
+    finish = finish_of("conv2d", b, activation, y)
     w_matrix = w.reshape(-1, C_out)  # (K_h, K_w, C_in, C_out) -> (K_h K_w C_in, C_out)
 
     def product(images):
         np.matmul(_columns(x[images], geo), w_matrix, out=y[images].reshape(-1, C_out))
-        if b is not None:
-            y[images] += b
+        finish(y[images])
 
     run(product, _pieces(len(x), geo, C_in, y.itemsize))
-    return y, ConvCache(x, w, b, geo)
+    return y, ConvCache(x, w, b, geo, activation)
 
 
 def conv2d_backward(dy, cache):
@@ -94,9 +98,11 @@ def conv2d_backward(dy, cache):
     dy : ndarray, shape (N, H_out, W_out, C_out)
     cache : ConvCache
     """
-    x, w, b, geo = cache
+    x, w, b, geo, activation = cache
     N, C_out = len(x), w.shape[-1]
     check_gradient("conv2d", dy, (N, *geo.out, C_out))
+    if activation is not None:
+        dy = gradient_before(activation, dy, conv2d_forward(x, w, b, **_settings(geo))[0])
     dx = np.empty(x.shape, np.result_type(dy, w))
 
     def gradients(images):
@@ -111,6 +117,11 @@ def conv2d_backward(dy, cache):
     return dx, dw, db
 
 
+def _settings(geo):
+    """Return the keywords of a forward with this geometry."""
+    return {"stride": geo.stride, "padding": geo.pads, "dilation": geo.dilation}
+
+
 def _pieces(N, geo, C_in, itemsize):
     return cut(N, math.prod(geo.out) * math.prod(geo.kernel) * C_in * itemsize)
 
@@ -118,14 +129,7 @@ def _pieces(N, geo, C_in, itemsize):
 def _columns(x, geo):
     """Copy every window into a row: (N, H, W, C) -> (N H_out W_out, K_h K_w C)."""
     padded = _pad(x, geo.pads)
-    n, h, w, c = padded.strides
-    (s_h, s_w), (d_h, d_w) = geo.stride, geo.dilation
-    windows = as_strided(
-        padded,
-        (len(x), *geo.out, *geo.kernel, x.shape[-1]),
-        (n, s_h * h, s_w * w, d_h * h, d_w * w, c),
-        writeable=False,
-    )
+    windows = _pixel_windows(padded, geo)
     return windows.reshape(len(x) * math.prod(geo.out), -1)
 
 
@@ -148,16 +152,40 @@ def _pad(x, pads):
     (top, bottom), (left, right) = pads
     if not any((top, bottom, left, right)):
         return np.ascontiguousarray(x)
-    N, H, W, C = x.shape
-    padded = np.zeros((N, top + H + bottom, left + W + right, C), x.dtype)
-    padded[:, top : top + H, left : left + W] = x
+    padded = bordered(x.shape[:3], x.shape[-1], pads, x.dtype)
+    inside(padded, pads)[...] = x
+    clear_border(padded, pads)
     return padded
+
+
+def bordered(size, C, pads, dtype):
+    """Return an empty array for images of a ``size`` (N, H, W) with borders; see :func:`clear_border`."""
+    N, H, W = size
+    (top, bottom), (left, right) = pads
+    return np.empty((N, top + H + bottom, left + W + right, C), dtype)
+
+
+def inside(padded, pads):
+    """View padded images without their borders."""
+    (top, bottom), (left, right) = pads
+    _, H, W, _ = padded.shape
+    return padded[:, top : H - bottom, left : W - right]
+
+
+def clear_border(padded, pads):
+    """Write zeros around padded images."""
+    (top, bottom), (left, right) = pads
+    _, H, W, _ = padded.shape
+    padded[:, :top] = 0
+    padded[:, H - bottom :] = 0
+    padded[:, :, :left] = 0
+    padded[:, :, W - right :] = 0
 
 
 # --- Depthwise convolution -------------------------------------------------------------------------------------------
 
 
-def depthwise_conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1):
+def depthwise_conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1, activation=None):
     """Filter each channel with a kernel of its own; channels are not combined (multiplier 1).
 
     ``G^[k, l, m] = sum over i, j of K^[i, j, m] F[k + i - 1, l + j - 1, m]`` (MobileNetV1, section 3.1). Where a
@@ -169,7 +197,7 @@ def depthwise_conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation
     w : ndarray, shape (K_h, K_w, C)
         K^ of the paper, with its index order.
     b : ndarray, shape (C,), optional
-    stride, dilation, padding
+    stride, dilation, padding, activation
         As in :func:`conv2d_forward`.
 
     Returns
@@ -196,24 +224,16 @@ def depthwise_conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation
     check_bias("depthwise_conv2d", b, w)
     settings = {"stride": stride, "padding": padding, "dilation": dilation}
     geo = geometry(x.shape[1:3], w.shape[:2], **settings, name="depthwise_conv2d")
+    kernel = depthwise_kernel(w, geo)
     y = np.empty((len(x), *geo.out, w.shape[-1]), np.result_type(x, w))
-    phases = _column_phases(geo)
-    kernel_rows = [np.tile(w[:, phase.taps], geo.out[1]) for phase in phases]  # (K_h, taps, C) -> (K_h, taps, W_out C)
+    finish = finish_of("depthwise_conv2d", b, activation, y)
 
     def filter_images(images):
-        padded = _pad(x[images], geo.pads)
-        y_rows = _rows(y[images])
-        for phase, kernel in zip(phases, kernel_rows):
-            windows = _row_windows(padded, phase, geo)
-            if phase is phases[0]:
-                np.einsum("nhijr,ijr->nhr", windows, kernel, out=y_rows)
-            else:
-                y_rows += np.einsum("nhijr,ijr->nhr", windows, kernel)
-        if b is not None:
-            y[images] += b
+        kernel.filter(_pad(x[images], geo.pads), out=y[images])
+        finish(y[images])
 
-    run(filter_images, cut(len(x), x.nbytes / max(len(x), 1)))
-    return y, ConvCache(x, w, b, geo)
+    run(filter_images, cut(len(x), x.nbytes / len(x)))
+    return y, ConvCache(x, w, b, geo, activation)
 
 
 def depthwise_conv2d_backward(dy, cache):
@@ -228,30 +248,106 @@ def depthwise_conv2d_backward(dy, cache):
     dy : ndarray, shape (N, H_out, W_out, C)
     cache : ConvCache
     """
-    x, w, b, geo = cache
+    x, w, b, geo, activation = cache
     check_gradient("depthwise_conv2d", dy, (len(x), *geo.out, x.shape[-1]))
+    if activation is not None:
+        dy = gradient_before(activation, dy, depthwise_conv2d_forward(x, w, b, **_settings(geo))[0])
+    kernel = transposed_kernel(w, geo, x.shape[1:3])
     dx = np.empty(x.shape, np.result_type(dy, w))
-    phases = _column_phases(geo)
-    row_reaches, column_reaches = (
-        _reaches(*axis) for axis in zip(x.shape[1:3], geo.out, geo.kernel, geo.stride, geo.dilation, geo.pads)
-    )
 
     def gradients(images):
-        dw = np.empty(w.shape, dx.dtype)
-        padded = _pad(x[images], geo.pads)
-        dy_rows = _rows(dy[images])
-        for phase in phases:
-            windows = _row_windows(padded, phase, geo)
-            for tap, j in enumerate(range(geo.kernel[1])[phase.taps]):  # one einsum for all takes twice as long
-                rows = np.einsum("nhir,nhr->ir", windows[:, :, :, tap], dy_rows)  # -> (K_h, W_out C)
-                dw[:, j] = rows.reshape(geo.kernel[0], geo.out[1], -1).sum(axis=1)
-        _input_gradient(dy[images], w, row_reaches, column_reaches, geo, out=dx[images])
+        kernel.input_gradient(_pad(dy[images], kernel.pads), out=dx[images])
+        dw = kernel_gradient(_pad(x[images], geo.pads), dy[images], geo)
         return dw, None if b is None else dy[images].sum(axis=(0, 1, 2))
 
-    parts = run(gradients, cut(len(x), x.nbytes / max(len(x), 1)))
+    parts = run(gradients, cut(len(x), x.nbytes / len(x)))
     dw = sum_in_order(part[0] for part in parts)
     db = None if b is None else sum_in_order(part[1] for part in parts)
     return dx, dw, db
+
+
+# The convolution and its two gradients for a slice of a batch, already padded; the bottleneck block uses them too.
+
+
+class DepthwiseKernel(NamedTuple):
+    """A kernel, repeated along the rows that it multiplies: once for all slices of a batch."""
+
+    geometry: Geometry
+    phases: list["ColumnPhase"]
+    rows: list[np.ndarray]  # for each phase (K_h, taps, W_out C)
+
+    def filter(self, padded, out):
+        """Write the convolution of padded images (N, top + H + bottom, ...) into ``out`` (N, H_out, W_out, C)."""
+        y_rows = _rows(out)
+        for phase, kernel in zip(self.phases, self.rows):
+            windows = _row_windows(padded, phase, self.geometry)
+            if phase is self.phases[0]:
+                np.einsum("nhijr,ijr->nhr", windows, kernel, out=y_rows)
+            else:
+                y_rows += np.einsum("nhijr,ijr->nhr", windows, kernel)
+
+
+def depthwise_kernel(w, geo):
+    """Prepare a kernel w (K_h, K_w, C) for a convolution of this geometry."""
+    phases = _column_phases(geo)
+    rows = [np.tile(w[:, phase.taps], geo.out[1]) for phase in phases]  # (K_h, taps, C) -> (K_h, taps, W_out C)
+    return DepthwiseKernel(geo, phases, rows)
+
+
+def kernel_gradient(padded, dy, geo):
+    """Return dw (K_h, K_w, C) for padded images and dy (N, H_out, W_out, C)."""
+    if geo.stride[1] > 1:
+        return np.einsum("nhwijc,nhwc->ijc", _pixel_windows(padded, geo), dy)
+    dw = np.empty((*geo.kernel, dy.shape[-1]), np.result_type(padded, dy))
+    (phase,) = _column_phases(geo)
+    windows = _row_windows(padded, phase, geo)
+    dy_rows = _rows(dy)
+    for j in range(geo.kernel[1]):  # one einsum for all columns takes twice as long
+        rows = np.einsum("nhir,nhr->ir", windows[:, :, :, j], dy_rows)  # -> (K_h, W_out C)
+        dw[:, j] = rows.reshape(geo.kernel[0], geo.out[1], -1).sum(axis=1)
+    return dw
+
+
+class TransposedKernel(NamedTuple):
+    """A kernel, repeated along the rows of dy that it multiplies on the way back."""
+
+    pads: tuple  # the zeros that dy needs around it
+    reaches: list[tuple["Reach", "Reach", np.ndarray | None]]
+
+    def input_gradient(self, padded_dy, out):
+        """Write dx into ``out`` (N, H, W, C), for dy with zeros around it.
+
+        It is a stride-1 convolution of dy for each pair of residues of the pixels modulo the stride.
+        """
+        C = out.shape[-1]
+        (top, _), (left, _) = self.pads
+        padded = _rows(padded_dy)
+        for rows, columns, kernel in self.reaches:
+            target = out[:, rows.pixels, columns.pixels]
+            if kernel is None:
+                target[...] = 0  # a stride larger than the kernel skips these pixels
+                continue
+            start = padded[:, top + rows.first :, (left + columns.first) * C :]
+            shape = (len(out), rows.count, len(rows.taps), len(columns.taps), columns.count * C)
+            windows = _windows(start, shape, steps=(1, rows.step, columns.step * C))
+            if columns.pixels.step == 1:
+                np.einsum("nhijr,ijr->nhr", windows, kernel, out=_rows(target))
+            else:
+                target[...] = np.einsum("nhijr,ijr->nhr", windows, kernel).reshape(target.shape)
+
+
+def transposed_kernel(w, geo, size):
+    """Prepare a kernel w (K_h, K_w, C) for the gradient of images of a ``size`` (H, W)."""
+    row_reaches, column_reaches = (
+        _reaches(*axis) for axis in zip(size, geo.out, geo.kernel, geo.stride, geo.dilation, geo.pads)
+    )
+
+    def along_rows(rows, columns):
+        return np.tile(w[np.ix_(rows.taps, columns.taps)], columns.count) if rows.taps and columns.taps else None
+
+    pairs = itertools.product(row_reaches, column_reaches)
+    reaches = [(rows, columns, along_rows(rows, columns)) for rows, columns in pairs]
+    return TransposedKernel(tuple(map(_reach_pads, (row_reaches, column_reaches), geo.out)), reaches)
 
 
 class ColumnPhase(NamedTuple):
@@ -296,6 +392,14 @@ def _windows(rows, shape, steps):
     return as_strided(rows, shape, (n, output * h, tap * h, along * item, item), writeable=False)
 
 
+def _pixel_windows(padded, geo):
+    """View the padded images as (N, H_out, W_out, K_h, K_w, C): for each output, the pixels of its window."""
+    n, h, w, c = padded.strides
+    (s_h, s_w), (d_h, d_w) = geo.stride, geo.dilation
+    shape = (len(padded), *geo.out, *geo.kernel, padded.shape[-1])
+    return as_strided(padded, shape, (n, s_h * h, s_w * w, d_h * h, d_w * w, c), writeable=False)
+
+
 def _rows(images):
     """View images as rows of pixels: (N, H, W, C) -> (N, H, W C)."""
     N, H, W, C = images.shape
@@ -324,26 +428,6 @@ def _reaches(size, out, kernel, stride, dilation, pads):
         first = (r + pads[0] - dilation * taps[0]) // stride if taps else 0
         reaches.append(Reach(slice(r, None, stride), len(range(r, size, stride)), taps, first, step))
     return reaches
-
-
-def _input_gradient(dy, w, row_reaches, column_reaches, geo, out):
-    """Write into ``out`` the gradient for some images: a stride-1 convolution of dy for each pair of residues."""
-    pads = tuple(_reach_pads(axis, size) for axis, size in zip((row_reaches, column_reaches), geo.out))
-    C = dy.shape[-1]
-    padded = _rows(_pad(dy, pads))
-    for rows, columns in itertools.product(row_reaches, column_reaches):
-        target = out[:, rows.pixels, columns.pixels]
-        if not (rows.taps and columns.taps):
-            target[...] = 0  # a stride larger than the kernel skips these pixels
-            continue
-        start = padded[:, pads[0][0] + rows.first :, (pads[1][0] + columns.first) * C :]
-        shape = (len(dy), rows.count, len(rows.taps), len(columns.taps), columns.count * C)
-        windows = _windows(start, shape, steps=(1, rows.step, columns.step * C))
-        kernel_rows = np.tile(w[np.ix_(rows.taps, columns.taps)], columns.count)
-        if geo.stride[1] == 1:
-            np.einsum("nhijr,ijr->nhr", windows, kernel_rows, out=_rows(target))
-        else:
-            target[...] = np.einsum("nhijr,ijr->nhr", windows, kernel_rows).reshape(target.shape)
 
 
 def _reach_pads(reaches, out):

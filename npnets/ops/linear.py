@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npnets.ops.activation import finish_of, gradient_before
 from npnets.ops.checks import check_bias, check_gradient, check_ndim
 from npnets.parallel import cut, run, sum_in_order
 
@@ -19,16 +20,19 @@ class LinearCache(NamedTuple):
     x: np.ndarray
     w: np.ndarray
     b: np.ndarray | None
+    activation: str | None = None
 
 
-def linear_forward(x, w, b=None):
-    """Return ``y = x w + b``.
+def linear_forward(x, w, b=None, *, activation=None):
+    """Return ``y = x w + b``, or its activation.
 
     Parameters
     ----------
     x : ndarray, shape (N, C_in)
     w : ndarray, shape (C_in, C_out)
     b : ndarray, shape (C_out,), optional
+    activation : {None, "relu", "relu6"}
+        Applied to y while y is still in the core's cache. Meant for inference: the backward computes y once more.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def linear_forward(x, w, b=None):
     ValueError
         If the shapes do not fit; the message names both.
     """
-    return _matmul_forward("linear", x, w, b, ndim=2)
+    return _matmul_forward("linear", x, w, b, activation, ndim=2)
 
 
 def linear_backward(dy, cache):
@@ -51,7 +55,7 @@ def linear_backward(dy, cache):
     return _matmul_backward("linear", dy, cache)
 
 
-def pointwise_conv2d_forward(x, w, b=None):
+def pointwise_conv2d_forward(x, w, b=None, *, activation=None):
     """Combine the channels of each pixel: ``y[n, k, l, :] = x[n, k, l, :] w + b``.
 
     This is the standard convolution of MobileNetV1 section 3.1 with D_K = 1, the second step of a depthwise separable
@@ -62,6 +66,8 @@ def pointwise_conv2d_forward(x, w, b=None):
     x : ndarray, shape (N, H, W, C_in)
     w : ndarray, shape (C_in, C_out)
     b : ndarray, shape (C_out,), optional
+    activation : {None, "relu", "relu6"}
+        As in :func:`linear_forward`.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def pointwise_conv2d_forward(x, w, b=None):
     ValueError
         If the shapes do not fit; the message names both.
     """
-    return _matmul_forward("pointwise_conv2d", x, w, b, ndim=4)
+    return _matmul_forward("pointwise_conv2d", x, w, b, activation, ndim=4)
 
 
 def pointwise_conv2d_backward(dy, cache):
@@ -81,26 +87,28 @@ def pointwise_conv2d_backward(dy, cache):
     return _matmul_backward("pointwise_conv2d", dy, cache)
 
 
-def _matmul_forward(op, x, w, b, ndim):
+def _matmul_forward(op, x, w, b, activation, ndim):
     check_ndim(op, x, ndim, w, 2)
     if x.shape[-1] != w.shape[0]:
         raise ValueError(f"{op}: x {x.shape} has {x.shape[-1]} channels, but w {w.shape} expects {w.shape[0]}")
     check_bias(op, b, w)
     rows = x.reshape(-1, x.shape[-1])  # (N, H, W, C_in) -> (N H W, C_in)
     y = np.empty((len(rows), w.shape[1]), np.result_type(x, w))
+    finish = finish_of(op, b, activation, y)
 
     def product(piece):
         np.matmul(rows[piece], w, out=y[piece])
-        if b is not None:
-            y[piece] += b
+        finish(y[piece])
 
     run(product, cut(len(rows), y.itemsize * sum(w.shape)))
-    return y.reshape(*x.shape[:-1], -1), LinearCache(x, w, b)
+    return y.reshape(*x.shape[:-1], -1), LinearCache(x, w, b, activation)
 
 
 def _matmul_backward(op, dy, cache):
-    x, w, b = cache
+    x, w, b, activation = cache
     check_gradient(op, dy, (*x.shape[:-1], w.shape[1]))
+    if activation is not None:
+        dy = gradient_before(activation, dy, _matmul_forward(op, x, w, b, None, x.ndim)[0])
     x_rows, dy_rows = x.reshape(-1, w.shape[0]), dy.reshape(-1, w.shape[1])
     dx = np.empty(x_rows.shape, np.result_type(dy, w))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from npnets.ops.activation import clip_of
 from npnets.ops.checks import check_array, check_floating, check_gradient, check_not_empty
+from npnets.ops.rows import along_row, channel_sums, rows_of
 from npnets.parallel import cut, run, sum_in_order
 from npnets.shapes import integer
 
@@ -68,32 +69,29 @@ def batch_norm_forward(
     """
     C = _check_batch_norm(x, gamma, beta, running_mean, running_var, decay, eps)
     clip = clip_of("batch_norm", activation, x)
+    rows = rows_of(x)
     if training:
         m = x.size // C
         if m < 2:
             raise ValueError(f"batch_norm: training needs at least 2 values a channel, x {x.shape} has {m}")
-        mu, var = _moments(x)
-        running_mean[...] = decay * running_mean + (1 - decay) * mu.real
-        running_var[...] = decay * running_var + (1 - decay) * (m / (m - 1)) * var.real
+        mu, var = joined(run(lambda piece: moments(rows[piece], C), _pieces(rows)))
+        update_running(running_mean, running_var, mu, var, m, decay)
     else:
         mu, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)  # copies: a later step changes them
-    inv_std = 1 / np.sqrt(var + x.real.dtype.type(eps))
-    scale = gamma * inv_std
-    shift = beta - mu * scale
-    rows = _rows(x)
-    y = np.empty(x.shape, np.result_type(x, scale))
-    y_rows = _rows(y)
-    scale_row, shift_row = _along_row(scale, rows), _along_row(shift, rows)
+    affine = normalizer(mu, var, gamma, beta, eps)
+    y = np.empty(x.shape, np.result_type(x, affine.scale))
+    y_rows = rows_of(y)
+    scale_row, shift_row = (along_row(vector, rows) for vector in (affine.scale, affine.shift))
     mask = None if clip is None else np.empty(x.shape, bool)
 
     def scale_and_shift(piece):
         part = np.multiply(rows[piece], scale_row, out=y_rows[piece])
         part += shift_row
         if clip is not None:
-            clip(part, out=part, mask=_rows(mask)[piece])
+            clip(part, out=part, mask=rows_of(mask)[piece])
 
     run(scale_and_shift, _pieces(rows))
-    return y, BatchNormCache(x, gamma, mu, inv_std, training, mask)
+    return y, BatchNormCache(x, gamma, mu, affine.inv_std, training, mask)
 
 
 def batch_norm_backward(dy, cache):
@@ -115,70 +113,114 @@ def batch_norm_backward(dy, cache):
     """
     x, gamma, mu, inv_std, training, mask = cache
     check_gradient("batch_norm", dy, x.shape)
-    a = gamma * inv_std
-    dx = np.empty(x.shape, np.result_type(dy, a))
-    rows, dy_rows, dx_rows = _rows(x), _rows(dy), _rows(dx)
-    mu_row = _along_row(mu, rows)
+    scale = gamma * inv_std
+    dx = np.empty(x.shape, np.result_type(dy, scale))
+    rows, dy_rows, dx_rows = rows_of(x), rows_of(dy), rows_of(dx)
+    mu_row = along_row(mu, rows)
     g_rows = dy_rows if mask is None else dx_rows  # the gradient below the activation; dx has room for it until the end
 
     def sums(piece):
         if mask is not None:
-            np.multiply(dy_rows[piece], _rows(mask)[piece], out=g_rows[piece])
-        centred = rows[piece] - mu_row
-        return np.stack([g_rows[piece].sum(axis=0), np.einsum("ij,ij->j", g_rows[piece], centred)])
+            np.multiply(dy_rows[piece], rows_of(mask)[piece], out=g_rows[piece])
+        return gradient_sums(g_rows[piece], rows[piece], mu_row)
 
-    sum_rows = sum_in_order(run(sums, _pieces(rows)))  # (2, W C)
-    dbeta, sum_dy_centred = sum_rows.reshape(2, -1, len(mu)).sum(axis=1)  # (2, W C) -> (2, C)
-    dgamma = sum_dy_centred * inv_std
-
-    # dx = a g + b x + c, with one number a channel for each of a, b and c.
-    m = x.size // len(mu)
-    b = -a * inv_std * dgamma / m
-    c = -a * dbeta / m - b * mu
-    a_row, b_row, c_row = (_along_row(v, rows) for v in (a, b, c))
+    dgamma, dbeta = parameter_gradients(run(sums, _pieces(rows)), inv_std)
+    slope, offset = through_statistics(mu, inv_std, dgamma, dbeta, x.size // len(mu))
+    scale_row, slope_row, offset_row = (along_row(vector, rows) for vector in (scale, slope, offset))
 
     def input_gradient(piece):
-        np.multiply(g_rows[piece], a_row, out=dx_rows[piece])
+        g = g_rows[piece]
         if training:
-            through_statistics = rows[piece] * b_row
-            through_statistics += c_row
-            dx_rows[piece] += through_statistics
+            correction = rows[piece] * slope_row
+            correction += offset_row
+            g = np.add(g, correction, out=dx_rows[piece])
+        np.multiply(g, scale_row, out=dx_rows[piece])
 
     run(input_gradient, _pieces(rows))
     return dx, dgamma, dbeta
 
 
-def _moments(x):
-    """Return mean and variance of each channel, over every other axis.
+# What batch norm does with a part of the rows, and with the sums of all parts; the bottleneck block uses it too.
 
-    Each piece is centred on its own mean, so that nothing cancels in float32 (E[x^2] - E[x]^2 would), and is read from
-    memory once. The pieces are joined by the formula of Chan, Golub and LeVeque (1979): around the common mean, the
-    squares of a piece grow by ``count (its mean - common mean)^2``.
+
+class Moments(NamedTuple):
+    """How many values a channel has in a part of x, their mean, and their squares around it, summed."""
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+
+
+class Normalizer(NamedTuple):
+    """The affine map that batch norm comes down to: ``y = scale x + shift``."""
+
+    mu: np.ndarray
+    inv_std: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+def moments(rows, C):
+    """Return the :class:`Moments` of some rows (R, k W C)."""
+    count, mean, centred = centred_rows(rows, C)
+    return Moments(count, mean, channel_sums(np.einsum("ij,ij->j", centred, centred), C))
+
+
+def centred_rows(rows, C):
+    """Return how many values a channel has in some rows (R, k W C), their mean, and the rows around it.
+
+    Each part of x is centred on its own mean, so that nothing cancels in float32 (E[x^2] - E[x]^2 would), and is read
+    from memory once.
     """
-    rows, C = _rows(x), x.shape[-1]
+    count = rows.size // C
+    mean = channel_sums(rows.sum(axis=0), C) / count  # (R, k W C) -> (C,)
+    return count, mean, rows - along_row(mean, rows)
 
-    def moments(piece):
-        part = rows[piece]
-        count = part.size // C
-        mean = part.sum(axis=0).reshape(-1, C).sum(axis=0) / count  # (rows, W C) -> (C,)
-        centred = part - _along_row(mean, rows)
-        return count, mean, np.einsum("ij,ij->j", centred, centred).reshape(-1, C).sum(axis=0)
 
-    parts = run(moments, _pieces(rows))
-    m = x.size // C
+def joined(parts):
+    """Return mean and variance of each channel over all parts.
+
+    By the formula of Chan, Golub and LeVeque (1979): around the common mean, the squares of a part grow by
+    ``count (its mean - common mean)^2``.
+    """
+    m = sum(part.count for part in parts)
+    dtype = parts[0].mean.dtype
     mu = sum_in_order(count / m * mean for count, mean, _ in parts)
     var = sum_in_order((squares + count * (mean - mu) ** 2) / m for count, mean, squares in parts)
-    return mu.astype(x.dtype), var.astype(x.dtype)
+    return mu.astype(dtype), var.astype(dtype)
 
 
-def _rows(x):
-    """View x as rows of whole pixel lines, (N, H, W, C) -> (N H, W C): long rows make long inner loops."""
-    return x.reshape(-1, x.shape[-1] * (x.shape[-2] if x.ndim > 2 else 1))
+def update_running(running_mean, running_var, mu, var, m, decay):
+    """Move the running statistics towards those of a batch with m values a channel (Algorithm 2: unbiased)."""
+    running_mean[...] = decay * running_mean + (1 - decay) * mu.real
+    running_var[...] = decay * running_var + (1 - decay) * (m / (m - 1)) * var.real
 
 
-def _along_row(vector, rows):
-    """Repeat a vector of C channels along a row of W C numbers."""
-    return np.tile(vector, rows.shape[1] // len(vector))
+def normalizer(mu, var, gamma, beta, eps):
+    """Return the :class:`Normalizer` for these statistics."""
+    inv_std = 1 / np.sqrt(var + var.real.dtype.type(eps))
+    scale = gamma * inv_std
+    return Normalizer(mu, inv_std, scale, beta - mu * scale)
+
+
+def gradient_sums(g, rows, mu_row):
+    """Return ``sum g`` and ``sum g (x - mu)`` along the columns of a part: (R, k W C) -> (2, k W C)."""
+    sums = np.empty((2, g.shape[1]), g.dtype)
+    g.sum(axis=0, out=sums[0])
+    np.einsum("ij,ij->j", g, rows - mu_row, out=sums[1])
+    return sums
+
+
+def parameter_gradients(parts, inv_std):
+    """Return ``(dgamma, dbeta)`` from the :func:`gradient_sums` of all parts."""
+    dbeta, sum_g_centred = channel_sums(sum_in_order(parts), len(inv_std))  # (2, k W C) -> (2, C)
+    return sum_g_centred * inv_std, dbeta
+
+
+def through_statistics(mu, inv_std, dgamma, dbeta, m):
+    """Return ``(slope, offset)`` of ``dx = scale (g + slope x + offset)``: the paths through var and through mu."""
+    slope = -inv_std * dgamma / m
+    return slope, -dbeta / m - slope * mu
 
 
 def _pieces(rows):

@@ -45,6 +45,10 @@ CASES = {
         ),
         IMAGE,
     ),
+    "Conv2d, relu6": (
+        lambda rng, dtype: nn.Conv2d(3, 4, 3, stride=2, bias=True, activation="relu6", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
     "DepthwiseConv2d": (lambda rng, dtype: nn.DepthwiseConv2d(3, 3, **_drawn(rng, dtype)), IMAGE),
     "DepthwiseConv2d, bias": (
         lambda rng, dtype: nn.DepthwiseConv2d(
@@ -52,10 +56,19 @@ CASES = {
         ),
         IMAGE,
     ),
+    "DepthwiseConv2d, relu": (
+        lambda rng, dtype: nn.DepthwiseConv2d(3, 3, activation="relu", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
     "PointwiseConv2d": (lambda rng, dtype: nn.PointwiseConv2d(3, 4, **_drawn(rng, dtype)), IMAGE),
     "PointwiseConv2d, bias": (lambda rng, dtype: nn.PointwiseConv2d(3, 4, bias=True, **_drawn(rng, dtype)), IMAGE),
+    "PointwiseConv2d, relu6": (
+        lambda rng, dtype: nn.PointwiseConv2d(3, 4, bias=True, activation="relu6", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
     "Linear": (lambda rng, dtype: nn.Linear(7, 4, **_drawn(rng, dtype)), VECTOR),
     "Linear, no bias": (lambda rng, dtype: nn.Linear(7, 4, bias=False, **_drawn(rng, dtype)), VECTOR),
+    "Linear, relu": (lambda rng, dtype: nn.Linear(7, 4, activation="relu", **_drawn(rng, dtype)), VECTOR),
     "BatchNorm": (lambda rng, dtype: nn.BatchNorm(3, decay=0.7, dtype=dtype), IMAGE),
     "BatchNorm, relu6": (lambda rng, dtype: nn.BatchNorm(3, activation="relu6", dtype=dtype), IMAGE),
     "BatchNorm, 2-D": (lambda rng, dtype: nn.BatchNorm(7, eps=1e-5, dtype=dtype), VECTOR),

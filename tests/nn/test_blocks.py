@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from npnets import nn, ops
+from npnets.nn import blocks
 from tests.models import gradient_errors
 from tests.nn import make, randomize
 
@@ -219,3 +220,103 @@ def test_every_batch_norm_gets_the_settings(maker, norms):
     found = [part for _, part in module.named_modules() if isinstance(part, nn.BatchNorm)]
     assert [(part.decay, part.eps, part.running_mean.dtype) for part in found] == [(0.75, 0.125, np.float64)] * norms
     assert {p.dtype for p in module.parameters()} == {np.dtype(np.float64)}
+
+
+# As one op
+
+ONE_OP = {
+    "InvertedResidual": lambda: block(nn.InvertedResidual, 4, 4, 3),
+    "InvertedResidual, relu6, stride 2": lambda: block(nn.InvertedResidual, 4, 6, 3, stride=2, bottleneck="relu6"),
+    "InvertedResidual, t = 1": lambda: block(nn.InvertedResidual, 4, 4, 1, padding="symmetric"),
+    "DepthwiseSeparable": lambda: block(nn.DepthwiseSeparable, 4, 6, stride=2),
+}
+
+
+def run_through(module, x, dy):
+    """Return y, dx, the gradients by name, and the state after a step of training."""
+    y = module(x, training=True)
+    return {"y": y, "dx": module.backward(dy)} | {p.name: p.grad for p in module.parameters()} | module.state_dict()
+
+
+@pytest.fixture
+def ops_called(monkeypatch):
+    """Count the calls of the one op."""
+    called = []
+    forward = blocks.bottleneck_forward
+    monkeypatch.setattr(blocks, "bottleneck_forward", lambda *a, **k: called.append(1) or forward(*a, **k))
+    return called
+
+
+@pytest.mark.parametrize("name", ONE_OP)
+def test_as_one_op_a_block_trains_as_its_layers_do(name, ops_called):
+    one, layers = ONE_OP[name](), ONE_OP[name]()
+    layers.as_one_op = False
+    x = images(3, 6, 5, 4)
+    dy = images(*one(x).shape, seed=1)
+    assert not ops_called  # inference is layer by layer
+    got, expected = run_through(one, x, dy), run_through(layers, x, dy)
+    assert len(ops_called) == 1
+    assert got.keys() == expected.keys()
+    for key in got:
+        np.testing.assert_allclose(got[key], expected[key], rtol=1e-9, atol=1e-9, err_msg=key)
+
+
+def test_backward_belongs_to_the_last_forward_whichever_way_it_went():
+    module, x = ONE_OP["InvertedResidual"](), images(3, 6, 5, 4)
+    dy = images(3, 6, 5, 4, seed=1)
+    alone = ONE_OP["InvertedResidual"]()
+    alone.load_state_dict(module.state_dict())
+    alone(x)
+    module(x, training=True)
+    alone.load_state_dict(module.state_dict())  # the running statistics that inference uses
+    alone(x)
+    module(x)
+    np.testing.assert_array_equal(module.backward(dy), alone.backward(dy))
+
+
+def test_observers_inside_a_block_see_its_layers_and_change_no_bit():
+    module, watched = ONE_OP["InvertedResidual"](), ONE_OP["InvertedResidual"]()
+    layers = ONE_OP["InvertedResidual"]()
+    layers.as_one_op = False
+    seen, wanted = [], []
+    watched.depthwise.observers.append(seen.append)
+    layers.depthwise.observers.append(wanted.append)
+    x, dy = images(3, 6, 5, 4), images(3, 6, 5, 4, seed=1)
+    plain, with_probe = run_through(module, x, dy), run_through(watched, x, dy)
+    layers(x, training=True)
+    for key in plain:
+        np.testing.assert_array_equal(plain[key], with_probe[key], err_msg=key)
+    assert len(seen) == 1
+    np.testing.assert_array_equal(seen[0], wanted[0])
+
+
+CHANGES = {
+    "a layer with a bias": lambda m: setattr(m, "project", nn.PointwiseConv2d(12, 4, bias=True, rng=RNG, dtype=float)),
+    "a layer with an activation": lambda m: setattr(m.project, "activation", "relu"),
+    "another kind of layer": lambda m: setattr(m, "project", nn.Conv2d(12, 4, 1, rng=RNG, dtype=float)),
+    "another norm": lambda m: setattr(m, "depthwise_bn", nn.ReLU6()),
+    "a layer at the end": lambda m: setattr(m, "last", nn.ReLU()),
+    "no activation": lambda m: setattr(m.expand_bn, "activation", None),
+    "a shortcut of its own": lambda m: setattr(m, "shortcut", nn.PointwiseConv2d(4, 4, rng=RNG, dtype=float)),
+}
+RNG = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_block_that_was_changed_goes_layer_by_layer(change, ops_called):
+    module = ONE_OP["InvertedResidual"]()
+    CHANGES[change](module)
+    y = module(images(3, 6, 5, 4), training=True)
+    assert not ops_called
+    assert module.backward(y).shape == (3, 6, 5, 4)
+
+
+def test_images_of_another_dtype_go_layer_by_layer(ops_called):
+    module = ONE_OP["InvertedResidual"]()
+    module(images(3, 6, 5, 4).astype(np.float32), training=True)
+    assert not ops_called
+
+
+def test_a_shape_that_does_not_fit_is_named_by_the_layer():
+    with pytest.raises(ValueError, match=r"expand: pointwise_conv2d: x \(3, 6, 5, 7\) has 7 channels"):
+        ONE_OP["InvertedResidual"]()(images(3, 6, 5, 7), training=True)

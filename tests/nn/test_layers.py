@@ -161,6 +161,8 @@ def test_repr_of_layers_tells_their_settings():
         "DepthwiseConv2d(8 -> 8, 3x3, stride (2, 1), padding 1)"
     )
     assert repr(nn.PointwiseConv2d(8, 16, rng=rng)) == "PointwiseConv2d(8 -> 16)"
+    assert repr(nn.Linear(8, 16, activation="relu", rng=rng)) == "Linear(8 -> 16, bias, relu)"
+    assert repr(nn.Conv2d(3, 8, 3, activation="relu6", rng=rng)).endswith("padding 'same', relu6)")
     assert repr(nn.BatchNorm(8, decay=0.9)) == "BatchNorm(8, decay 0.9, eps 0.001)"
     assert repr(nn.MaxPool2d(3, stride=2)) == "MaxPool2d(3x3, stride 2, padding 'valid')"
     assert repr(nn.DropPath(0.8, rng=rng)) == "DropPath(0.8)"
@@ -218,6 +220,19 @@ def test_a_layer_is_its_op(op, training):
     got = (layer.backward(dy), *(getattr(layer, name).grad for name in names))
     for gradient, expected_gradient in zip(got, expected if isinstance(expected, tuple) else (expected,)):
         assert np.array_equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("case", ["Conv2d, relu6", "DepthwiseConv2d, relu", "PointwiseConv2d, relu6", "Linear, relu"])
+def test_an_activation_in_the_same_pass_is_the_layer_after_it(case):
+    fused, shape = make(case)
+    plain, _ = make(case)
+    plain.activation, after = None, nn.activation_layer(fused.activation)
+    x = batch(shape)
+    assert np.array_equal(fused(x), after(plain(x)))
+    dy = upstream(fused(x))
+    assert np.array_equal(fused.backward(dy), plain.backward(after.backward(dy)))
+    for gradient, expected in zip(gradients(fused), gradients(plain)):
+        assert np.array_equal(gradient, expected)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -306,6 +321,14 @@ BAD = {
     "batch norm channels": (lambda: nn.BatchNorm(0), "C must be at least 1, got 0"),
     "decay": (lambda: nn.BatchNorm(3, decay=1), r"BatchNorm: decay .* must be in \[0, 1\), got 1"),
     "eps": (lambda: nn.BatchNorm(3, eps=-1e-3), "BatchNorm: eps must not be negative, got -0.001"),
+    "conv activation": (
+        lambda: nn.Conv2d(3, 4, 3, activation="swish", rng=RNG),
+        'Conv2d: activation must be "relu", "relu6" or None, got .swish.',
+    ),
+    "linear activation": (
+        lambda: nn.Linear(3, 4, activation="ReLU", rng=RNG),
+        'Linear: activation must be "relu", "relu6" or None, got .ReLU.',
+    ),
     "rate": (lambda: nn.Dropout(1, rng=RNG), "Dropout: rate must be at least 0 and below 1, got 1"),
     "survival": (lambda: nn.DropPath(0, rng=RNG), "DropPath: survival_prob must be above 0 and at most 1, got 0"),
     "window": (lambda: nn.LocalResponseNorm(size=4), "LocalResponseNorm: size must be odd"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from npnets import ops
 from tests.oracles import assert_close, check_against_reference, check_gradients
-from tests.strategies import activation_cases, seeds
+from tests.strategies import ALL_OPS, activation_cases, seeds
 
 ACTIVATIONS = ["relu", "relu6", "sigmoid", "swish"]
 LOG_3 = math.log(3.0)  # exp(-log 3) = 1/3, so sigmoid(log 3) = 3/4 and sigmoid(-log 3) = 1/4
@@ -99,3 +99,64 @@ def test_integers_are_refused(op):
 def test_a_kinked_activation_refuses_complex_numbers(op):
     with pytest.raises(ValueError, match=op):
         getattr(ops, f"{op}_forward")(np.zeros(3, np.complex128))
+
+
+# In the same pass as another op
+
+
+LAYERS = ["conv2d", "depthwise_conv2d", "pointwise_conv2d", "linear"]
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("op", LAYERS)
+def test_an_activation_in_the_same_pass_is_that_of_the_op_after_it(op, activation):
+    forward, backward = getattr(ops, f"{op}_forward"), getattr(ops, f"{op}_backward")
+    after_forward, after_backward = getattr(ops, f"{activation}_forward"), getattr(ops, f"{activation}_backward")
+
+    @given(ALL_OPS[op])
+    def run(case):
+        x, w, b = case.inputs
+        x = 3 * x  # beyond 6 too
+        y, cache = forward(x, w, b, **case.settings)
+        z, after_cache = after_forward(y)
+        fused, fused_cache = forward(x, w, b, **case.settings, activation=activation)
+        np.testing.assert_array_equal(fused, z)
+        dy = case.upstream(y)
+        dy.flags.writeable = False
+        fused[...] = np.nan  # the cache is not what was given away
+        expected = backward(after_backward(dy, after_cache), cache)
+        for gradient, wanted in zip(backward(dy, fused_cache), expected, strict=True):
+            assert (gradient is None) == (wanted is None)
+            assert gradient is None or np.array_equal(gradient, wanted)
+
+    run()
+
+
+@pytest.mark.parametrize("op", LAYERS)
+def test_the_kinks_of_an_activation_in_the_same_pass_have_no_gradient(op):
+    x = np.array([-1.0, 0.0, 3.0, 6.0, 7.0]).reshape((5, 1) if op == "linear" else (5, 1, 1, 1))
+    w = np.ones({"conv2d": (1, 1, 1, 1), "depthwise_conv2d": (1, 1, 1)}.get(op, (1, 1)))
+    for activation, y, dx in (("relu", [0, 0, 3, 6, 7], [0, 0, 1, 1, 1]), ("relu6", [0, 0, 3, 6, 6], [0, 0, 1, 0, 0])):
+        actual, cache = getattr(ops, f"{op}_forward")(x, w, activation=activation)
+        assert actual.ravel().tolist() == y
+        assert getattr(ops, f"{op}_backward")(np.ones_like(x), cache)[0].ravel().tolist() == dx
+
+
+@pytest.mark.parametrize("pixels, C", [(2517, 7), (5, 9000), (8192, 1), (3, 2)])
+def test_every_pixel_gets_the_bias(pixels, C, rng):
+    """Several pixels at a time, and those that are left over at the end."""
+    x, w, b = rng.standard_normal((pixels, 2)), rng.standard_normal((2, C)), rng.standard_normal(C)
+    y, _ = ops.linear_forward(x, w, b, activation="relu6")
+    assert_close("y", y, np.clip(x @ w + b, 0, 6), 1e-13)
+
+
+@pytest.mark.parametrize("op", LAYERS)
+def test_an_activation_in_the_same_pass_is_relu_or_relu6_of_real_numbers(op):
+    x = np.ones((2, 1) if op == "linear" else (2, 1, 1, 1))
+    w = np.ones({"conv2d": (1, 1, 1, 1), "depthwise_conv2d": (1, 1, 1)}.get(op, (1, 1)))
+    forward = getattr(ops, f"{op}_forward")
+    for other in ("swish", ["relu"]):
+        with pytest.raises(ValueError, match=f'{op}: activation must be "relu", "relu6" or None, got '):
+            forward(x, w, activation=other)
+    with pytest.raises(ValueError, match=f"{op}: has a kink"):
+        forward(x + 0j, w, activation="relu")

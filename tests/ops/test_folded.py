@@ -1,0 +1,83 @@
+"""The folded block as one op against its convolutions one after the other."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npnets import ops, parallel
+from npnets.ops.folded import FoldedConv, folded_bottleneck
+from npnets.shapes import geometry
+from tests.oracles import assert_close
+from tests.strategies import seeds, window_settings
+
+
+def conv(rng, shape, activation, bias=True):
+    return FoldedConv(rng.standard_normal(shape), 2 * rng.standard_normal(shape[-1]) if bias else None, activation)
+
+
+@st.composite
+def blocks(draw):
+    """Draw (x, [expand, depthwise, project], settings), with and without expansion, shortcut, bias and activation."""
+    kernel, (H, W), settings = draw(window_settings(max_kernel=5, max_dilation=2))
+    N, C_in, C_mid, C_out = (draw(st.integers(1, n)) for n in (4, 3, 5, 4))
+    expands = draw(st.booleans())
+    if geometry((H, W), kernel, **settings).out == (H, W) and draw(st.booleans()):
+        settings["shortcut"], C_out = True, C_in
+    activations, bias = st.sampled_from([None, "relu", "relu6"]), draw(st.booleans())
+    rng = np.random.default_rng(draw(seeds))
+    shapes = [(C_in, C_mid), (*kernel, C_mid if expands else C_in), (C_mid if expands else C_in, C_out)]
+    block = [conv(rng, shape, draw(activations), bias) for shape in shapes]
+    return 3 * rng.standard_normal((N, H, W, C_in)), [block[0] if expands else None, *block[1:]], settings
+
+
+def one_after_the_other(x, expand, depthwise, project, shortcut=False, **settings):
+    y = x
+    if expand is not None:
+        y, _ = ops.pointwise_conv2d_forward(y, *expand[:2], activation=expand.activation)
+    y, _ = ops.depthwise_conv2d_forward(y, *depthwise[:2], activation=depthwise.activation, **settings)
+    y, _ = ops.pointwise_conv2d_forward(y, *project[:2], activation=project.activation)
+    return y + x if shortcut else y
+
+
+@given(blocks())
+def test_it_is_its_convolutions_one_after_the_other(drawn):
+    x, block, settings = drawn
+    x.flags.writeable = False
+    y = folded_bottleneck(x, *block, **settings)
+    assert_close("y", y, one_after_the_other(x, *block, **settings), 1e-12)
+    assert not np.may_share_memory(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_number_of_threads_gives_the_same_bits_in_the_same_dtype(dtype, rng, monkeypatch):
+    monkeypatch.setattr(parallel, "PIECE_BYTES", 2000)
+    monkeypatch.setattr(parallel, "LEAST_BYTES", 1000)
+    x = rng.standard_normal((9, 6, 5, 3)).astype(dtype)
+    block = [conv(rng, shape, "relu6") for shape in ((3, 8), (3, 3, 8), (8, 3))]
+    block = [FoldedConv(c.w.astype(dtype), c.b.astype(dtype), c.activation) for c in block]
+    with parallel.threads(1):
+        one = folded_bottleneck(x, *block, shortcut=True)
+    assert one.dtype == dtype
+    for n in (2, 8):
+        with parallel.threads(n):
+            assert folded_bottleneck(x, *block, shortcut=True).tobytes() == one.tobytes()
+
+
+WRONG = {
+    "expand": ([(4, 8), (3, 3, 8), (8, 3)], {}, r"expand.w must have the shape \(3, C\), got \(4, 8\)"),
+    "project": ([(3, 8), (3, 3, 8), (7, 3)], {}, r"project.w must have the shape \(8, C\), got \(7, 3\)"),
+    "depthwise": ([(3, 7), (3, 3, 8), (8, 3)], {}, r"depthwise.w \(3, 3, 8\) does not fit"),
+    "no expansion": ([None, (3, 3, 8), (8, 3)], {}, r"depthwise.w \(3, 3, 8\) does not fit the 3 channels"),
+    "shortcut": ([(3, 8), (3, 3, 8), (8, 3)], {"shortcut": True, "stride": 2}, r"a shortcut adds x \(2, 6, 5, 3\)"),
+    "stride": ([(3, 8), (3, 3, 8), (8, 3)], {"stride": 0}, "folded_bottleneck: stride must be at least 1"),
+    "axes": ([(3, 8), (3, 8), (8, 3)], {}, "folded_bottleneck: w must have 3 axes"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_fit_is_named(what, rng):
+    shapes, settings, message = WRONG[what]
+    block = [shape and conv(rng, shape, "relu") for shape in shapes]
+    with pytest.raises(ValueError, match=message):
+        folded_bottleneck(rng.standard_normal((2, 6, 5, 3)), *block, **settings)
