@@ -31,6 +31,7 @@ In reading order
 ``augment``         crops, mirror images, photometric distortion, normalization
 ``probes``          activations and weights over time
 ``training``        fit, evaluate, History
+``profiling``       where the time of a training step goes, layer by layer
 ``checkpoint``      save and resume, bit for bit
 ``plots``           the figures
 ``runs``            a training in a folder: its settings and files
@@ -50,8 +51,8 @@ __version__ = "0.1.0"
 
 # Imported when first asked for, so that `import npnets` stays quick: they bring tqdm, matplotlib and others along.
 _LATER = (
-    "augment", "benchmarks", "checkpoint", "cli", "datasets", "gradcheck", "parallel", "plots", "probes", "reference",
-    "runs", "shapes", "training",
+    "augment", "benchmarks", "checkpoint", "cli", "datasets", "gradcheck", "parallel", "plots", "probes", "profiling",
+    "reference", "runs", "shapes", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "cost", "models", "nn", "ops", "optim", "threads", *_LATER]

@@ -1,4 +1,4 @@
-"""``python -m npnets``: train, evaluate, cost, gradcheck, data, benchmark.
+"""``python -m npnets``: train, evaluate, cost, profile, gradcheck, data, benchmark.
 
 Wrong input ends with one line on stderr and exit code 2; a training that diverges with 1; Ctrl-C with 130. What takes
 long to import is imported by the command that needs it.
@@ -117,19 +117,63 @@ def evaluate(options):
 
 def print_cost(options):
     """Print what a model costs, layer by layer."""
+    model, image = _described_model(options)
+    profile = cost.profile(model, image)
+    print(profile.to_markdown() if options.markdown else profile)
+    if not options.markdown:
+        print(f"\nwithout batch norm {profile.params_without_bn:,} parameters")
+        for kind, (macs, params) in profile.shares().items():
+            print(f"  {kind:12} {macs:7.2%} of the multiply-adds, {params:7.2%} of the parameters")
+
+
+def _described_model(options):
+    """Return the model of the options of :func:`_add_model`, and the shape (H, W, C) of its images."""
     settings = {"num_classes": options.classes, "in_channels": options.channels, "width_mult": options.width}
     settings = {name: value for name, value in settings.items() if value is not None}
     resolution = options.resolution or models.resolution(options.model)
     if models.has_setting(options.model, "image_size"):
         settings["image_size"] = resolution
     model = models.build(options.model, **settings)
-    channels = options.channels or models.in_channels(options.model)
-    profile = cost.profile(model, (resolution, resolution, channels))
-    print(profile.to_markdown() if options.markdown else profile)
-    if not options.markdown:
-        print(f"\nwithout batch norm {profile.params_without_bn:,} parameters")
-        for kind, (macs, params) in profile.shares().items():
-            print(f"  {kind:12} {macs:7.2%} of the multiply-adds, {params:7.2%} of the parameters")
+    return model, (resolution, resolution, options.channels or models.in_channels(options.model))
+
+
+def profile(options):
+    """Time a training step layer by layer, and print it beside multiply-adds and bytes."""
+    from npnets import benchmarks, checkpoint, profiling
+    from npnets.benchmarks import machine
+
+    model, image = _described_model(options)
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        benchmarks.check_writable(path, option)
+    if options.plot and options.plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot draws a PNG: name a file that ends in .png, not {options.plot}")
+    batch = options.batch_size or _usual_batch(image)
+    sort = options.sort or ("time" if options.by == "kind" else None)
+    settings = {name: getattr(options, name) for name in ("repeats", "threads", "inference", "whole_blocks")}
+    show = sys.stderr.isatty()
+    found = profiling.profile_step(model, (batch, *image), **settings, name=options.model, progress=show)
+    about = machine.describe()
+    text = found.to_markdown(options.by, sort) if options.markdown else found.to_text(options.by, sort)
+    print("\n".join(machine.lines(about)) + "\n\n" + text)
+    if options.json:
+        checkpoint.write_json(options.json, {"machine": about, "profile": found.to_json()})
+    if options.plot:
+        with checkpoint.replacing(options.plot) as file:
+            file.write(_profile_picture(found, options.by, sort))
+
+
+def _usual_batch(image):
+    """Return how many images are profiled where nothing is said: a few seconds' work, and below 1 GB."""
+    return 64 if image[0] <= 64 else 8
+
+
+def _profile_picture(found, by, sort):
+    """Return a PNG: of kinds the shares of time, multiply-adds and parameters, of layers and blocks their times."""
+    from npnets import plots
+
+    if by == "kind":
+        return plots.png(plots.step_shares(found))
+    return plots.png(plots.step_times(found, by=by, sort=sort, title=found.heading()))
 
 
 def gradcheck(options):
@@ -190,7 +234,7 @@ def _parser():
     parser = _Parser(prog="python -m npnets", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=npnets.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_train, _add_evaluate, _add_cost, _add_gradcheck, _add_data, _add_benchmark):
+    for add in (_add_train, _add_evaluate, _add_cost, _add_profile, _add_gradcheck, _add_data, _add_benchmark):
         add(commands)
     return parser
 
@@ -290,12 +334,46 @@ def _add_cost(commands):
         "models: " + ", ".join(models.names()) + "\n\nexample:\n  python -m npnets cost mobilenet_v2 --width 0.75"
         " --resolution 160",
     )
+    _add_model(parser)
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+
+
+def _add_profile(commands):
+    from npnets.profiling import GROUPINGS, SORTS
+
+    parser = _command(
+        commands,
+        "profile",
+        profile,
+        "Time a training step layer by layer, beside multiply-adds and bytes. Then the share of each kind of layer in\n"
+        "time, multiply-adds and parameters: MobileNetV1 (section 3.2) counts its 1x1 convolutions for nearly all of\n"
+        "the time. Weights and images are drawn at random; nothing is trained.",
+        "models: " + ", ".join(models.names()) + "\n\nexamples:\n  python -m npnets profile mobilenet_v1 --by kind\n"
+        "  python -m npnets profile mobilenet_v2 --width 0.5 --resolution 160 --batch-size 16 --sort time\n"
+        "  python -m npnets profile mobilenet_v2_small --inference --threads 1 --by block --plot blocks.png",
+    )
+    _add_model(parser)
+    size_help = "images a step (default: 64 up to 64 pixels, else 8)"
+    parser.add_argument("--batch-size", "--batch", type=_whole, help=size_help)
+    parser.add_argument("--inference", action="store_true", help="the forward alone, with batch norm folded away")
+    whole_help = "time blocks that are one op as they are (default: take them apart into their layers, which is slower)"
+    parser.add_argument("--whole-blocks", action="store_true", help=whole_help)
+    parser.add_argument("--repeats", type=_whole, default=10, help="steps of which to take the median (default: 10)")
+    _add_threads(parser)
+    parser.add_argument("--by", choices=GROUPINGS, default="layer", help="what a line stands for (default: layer)")
+    parser.add_argument("--sort", choices=list(SORTS), help="largest first (default: forward order; for kinds, time)")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the machine and all numbers here")
+    plot_help = "draw the times of layers or blocks, or the shares of kinds, into this file"
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=plot_help)
+
+
+def _add_model(parser):
     parser.add_argument("model", metavar="MODEL", help="one of the models")
     parser.add_argument("--width", type=_number, help="width multiplier (default: 1)")
     parser.add_argument("--resolution", type=_whole, help="input height and width in pixels (default: the paper's)")
     parser.add_argument("--classes", type=_whole, help="number of classes (default: the model's)")
     parser.add_argument("--channels", type=_whole, help="channels of the input (default: the model's)")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
 
 
 def _add_gradcheck(commands):

@@ -86,25 +86,39 @@ class Profile:
 
     def to_markdown(self, *, all_layers=False):
         """Return the profile as a Markdown table."""
-        header, *lines = self.table(all_layers=all_layers)
-        rule = ("---", "---", "---", "---:", "---:")
-        return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+        return markdown_table(self.table(all_layers=all_layers), 3)
 
     def _repr_html_(self):
-        header, *lines, total = self.table()
-        cell = '<td style="text-align:right">{}</td>'.format
-        head = "".join(f"<th>{name}</th>" for name in header)
-        body = "".join(f"<tr>{''.join(map(cell, line))}</tr>" for line in lines)
-        foot = "".join(f"<th style='text-align:right'>{text}</th>" for text in total)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table>"
+        return html_table(self.table())
 
     def __str__(self):
-        lines = self.table()
-        widths = [max(len(line[k]) for line in lines) for k in range(5)]
-        align = [str.ljust, str.ljust, str.ljust, str.rjust, str.rjust]
-        text = ["  ".join(put(cell, w) for put, cell, w in zip(align, line, widths)) for line in lines]
-        rule = "-" * (sum(widths) + 8)
-        return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
+        return text_table(self.table(), 3)
+
+
+def text_table(lines, left):
+    """Return a table for a terminal: header, lines, total. The first ``left`` columns stand left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    align = [str.ljust if k < left else str.rjust for k in range(len(widths))]
+    text = ["  ".join(put(cell, w) for put, cell, w in zip(align, line, widths)) for line in lines]
+    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
+
+
+def markdown_table(lines, left):
+    """Return a table of the same lines as Markdown."""
+    header, *lines = lines
+    rule = ["---" if k < left else "---:" for k in range(len(header))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+
+
+def html_table(lines):
+    """Return a table of the same lines for a notebook."""
+    header, *lines, total = lines
+    cell = '<td style="text-align:right">{}</td>'.format
+    head = "".join(f"<th>{name}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(map(cell, line))}</tr>" for line in lines)
+    foot = "".join(f"<th style='text-align:right'>{text}</th>" for text in total)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table>"
 
 
 def profile(model, input_shape):

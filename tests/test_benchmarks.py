@@ -25,7 +25,7 @@ TINY = networks.Network(
     batch=4,
 )
 ONCE = measure.Setup(rounds=1, steps=1, warmup=0, threads=(2,))
-PEER = measure.Torch(sys.executable, "0.0")  # for tests in which no process is started
+PEER = measure.Peer(sys.executable, "0.0")  # for tests in which no process is started
 
 
 def options(*arguments):
@@ -82,6 +82,46 @@ def test_the_median_is_over_all_steps_of_all_rounds_and_the_ratio_over_medians(c
     assert comparison.ratio("PyTorch", "a case") == pytest.approx(0.0125 / 0.0225)
     assert comparison.ratio("npnets", "a case") == 1
     assert comparison.seconds("PyTorch", "a case") == pytest.approx((0.02125, 0.0225, 0.02375))
+
+
+def test_a_comparison_can_be_read_back_from_its_record(canned):
+    comparison = compared()
+    again = measure.Comparison.from_record(json.loads(json.dumps(comparison.record())))
+    assert again == comparison and again.ratio("PyTorch", "a case") == comparison.ratio("PyTorch", "a case")
+
+
+def test_chainer_joins_where_it_is_asked_for_and_gets_fewer_steps(canned, monkeypatch):
+    jobs = []
+    usual = measure.run_worker
+
+    def run_worker(library, job):
+        jobs.append((library.label, job["task"], job.get("steps"), job.get("warmup")))
+        if library.label == "Chainer" and job["task"] == "time":
+            return {"times": {"a case": [1.0, 1.0]}, "memory": {"imported": 1, "peak": 2}, "versions": {}}
+        return usual(library, job)
+
+    monkeypatch.setattr(measure, "run_worker", run_worker)
+    setup = measure.Setup(rounds=3, steps=10, warmup=3, threads=(2,), chainer=PEER)
+    assert [library.label for library in setup.libraries()] == ["npnets"]
+    (comparison,) = measure.compare(setup, {"benchmark": "train_step"}, libraries=setup.libraries(chainer=True))
+    own, slow = ("npnets", "time", 10, 3), ("Chainer", "time", 2, 1)
+    assert jobs == [("npnets", "write", None, None), ("Chainer", "compare", None, None), own, slow, own, slow, own]
+    assert comparison.seconds("Chainer", "a case").median == 1.0
+
+
+def test_a_library_never_gets_more_steps_than_were_asked_for():
+    slow = measure.Setup(rounds=1, steps=1, warmup=0, chainer=PEER).libraries(chainer=True)[-1]
+    assert slow.share(measure.Setup(rounds=1, steps=1, warmup=0)) == {"rounds": 1, "steps": 1, "warmup": 0}
+
+
+def test_weights_go_to_the_other_index_order_and_back():
+    for shape, there in {(3, 5, 4, 7): (7, 4, 3, 5), (3, 5, 7): (7, 1, 3, 5), (4, 7): (7, 4), (7,): (7,)}.items():
+        w = np.random.default_rng(0).standard_normal(shape)
+        moved = harness.to_channels_first(w, there)
+        assert moved.shape == there and moved.flags.c_contiguous
+        np.testing.assert_array_equal(harness.from_channels_first(moved, shape), w)
+    pointwise = np.arange(28.0).reshape(4, 7)
+    assert harness.to_channels_first(pointwise, (7, 4, 1, 1))[6, 3, 0, 0] == pointwise[3, 6]
 
 
 def test_memory_is_the_peak_and_what_came_after_the_imports(canned):
@@ -143,7 +183,8 @@ def test_the_record_holds_every_time_and_is_json(canned):
 def test_every_benchmark_has_a_name_and_a_workload():
     from npnets.benchmarks import worker
 
-    assert set(benchmarks.NAMES) == set(suite.BENCHMARKS) == set(worker.WORKLOADS)
+    assert list(benchmarks.NAMES) == list(suite.BENCHMARKS)
+    assert set(worker.WORKLOADS) <= set(benchmarks.NAMES)
 
 
 def test_the_networks_are_those_of_the_benchmark():
@@ -164,6 +205,21 @@ def test_the_plan_describes_the_model():
         {"C_in": 8, "expanded": 8, "C_out": 8, "stride": (1, 1)},
         {"C_in": 8, "expanded": 16, "C_out": 8, "stride": (1, 1)},
         {"C_in": 8, "expanded": 16, "C_out": 16, "stride": (2, 2)},
+    ]
+
+
+def test_the_depthwise_shapes_are_all_that_the_network_has():
+    assert networks.depthwise_shapes(networks.NETWORKS[1]) == [
+        (32, 32, 16, 1),
+        (32, 32, 48, 1),
+        (32, 32, 96, 1),
+        (32, 32, 96, 2),
+        (16, 16, 96, 1),
+        (16, 16, 96, 2),
+        (8, 8, 192, 1),
+        (8, 8, 288, 1),
+        (8, 8, 288, 2),
+        (4, 4, 480, 1),
     ]
 
 
@@ -214,7 +270,7 @@ def test_npnets_alone_is_timed_in_a_process_and_recorded(tiny_suite, tmp_path, c
     assert benchmarks.main(options(*arguments)) == 0
     printed = capsys.readouterr().out
     assert "Training step" in printed and "tiny" in printed and "ratio" not in printed
-    assert printed.count("pip install") == 1
+    assert printed.count("pip install -e") == 1 and printed.count("--chainer-python") == 1
     (record,) = json.loads(out.read_text())["benchmarks"]["train_step"]
     assert [len(result["times"]["tiny"]) for result in record["rounds"]["npnets"]] == [1, 1]
     assert [path.name for path in tmp_path.iterdir()] == ["times.json"]
@@ -228,6 +284,24 @@ def test_the_depthwise_benchmark_times_both_passes_of_each_shape():
         for shape in ("4x4x8, stride 1", "5x4x8, stride 2")
         for direction in ("forward", "backward")
     ]
+
+
+def test_inference_is_timed_folded_and_compared_with_the_statistics_that_were_folded():
+    from npnets.benchmarks import worker
+
+    job = {"network": asdict(TINY), "dtype": "float64"}
+    workload = worker.inference(job)
+    outputs = workload.outputs()
+    model = networks.build(TINY, "float64")
+    model.load_state_dict({name.removeprefix("start."): array for name, array in outputs.items() if "start." in name})
+    x, _ = harness.batch(asdict(TINY), "float64")
+    assert harness.difference(outputs["logits"], model(x)) < 1e-12
+    assert all(np.ptp(array) > 0 for name, array in outputs.items() if "running" in name)
+    ((name, step),) = workload.cases()
+    assert name == TINY.name and np.array_equal(step(), outputs["logits"])
+
+    (comparison,) = suite.inference(ONCE, [TINY]).comparisons
+    assert comparison.cases == [TINY.name]
 
 
 def test_npnets_agrees_with_itself_and_a_changed_output_is_found(tmp_path):
@@ -248,7 +322,11 @@ def test_npnets_agrees_with_itself_and_a_changed_output_is_found(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_pytorch_builds_the_same_network_and_convolution():
     setup = measure.Setup(rounds=1, steps=1, warmup=0, threads=(1,), torch=measure.find_torch())
-    for section in (suite.train_step(setup, [TINY]), suite.depthwise(setup, shapes=[(5, 4, 8, 2)], batch=2)):
+    for section in (
+        suite.train_step(setup, [TINY]),
+        suite.inference(setup, [TINY]),
+        suite.depthwise(setup, shapes=[(5, 4, 8, 2)], batch=2),
+    ):
         (comparison,) = section.comparisons
         assert comparison.differences["float64"] < measure.TOLERANCES["float64"]
         assert len(comparison.labels) == 3
@@ -269,6 +347,7 @@ def test_an_unknown_benchmark_is_named_and_a_similar_one_suggested():
         (["--steps", "0"], "steps must be at least 1"),
         (["--warmup", "-1"], "warmup must be at least 0"),
         (["--threads", "1", "0"], "threads must be at least 1"),
+        (["--seeds", "-1"], "seeds must be at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_named(arguments, message):
@@ -276,9 +355,10 @@ def test_numbers_out_of_range_are_named(arguments, message):
         benchmarks.main(options(*arguments))
 
 
-def test_a_missing_torch_python_is_named():
-    with pytest.raises(ValueError, match=r"--torch-python /no/such/python cannot be run"):
-        benchmarks.main(options("--torch-python", "/no/such/python"))
+@pytest.mark.parametrize("option", ["--torch-python", "--chainer-python"])
+def test_a_missing_python_is_named(option):
+    with pytest.raises(ValueError, match=rf"{option} /no/such/python cannot be run"):
+        benchmarks.main(options(option, "/no/such/python"))
 
 
 def test_a_python_without_torch_is_named_with_its_reason(tmp_path):
@@ -287,6 +367,10 @@ def test_a_python_without_torch_is_named_with_its_reason(tmp_path):
     python.chmod(0o755)
     with pytest.raises(ValueError, match=r"tmp.*cannot import numpy and torch: ModuleNotFoundError.*--torch-python"):
         measure.find_torch(python)
+    with pytest.raises(
+        ValueError, match=r"tmp.*cannot import numpy and chainer: .*name a Python that can with --chain"
+    ):
+        measure.find_chainer(python)
 
 
 @pytest.mark.parametrize("name", ["missing/times.json", "."])
@@ -298,7 +382,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(ca
 
 def test_a_worker_that_fails_ends_in_one_line(tiny_suite, monkeypatch, capsys):
     command = (sys.executable, "-c", "raise SystemExit('no memory left')")
-    monkeypatch.setattr(measure.Setup, "libraries", lambda setup: [measure.Library("npnets", command, {})])
+    monkeypatch.setattr(measure.Setup, "libraries", lambda setup, **_: [measure.Library("npnets", command, {})])
     assert benchmarks.main(options("train_step", "--threads", "1")) == 1
     assert capsys.readouterr().err == "npnets: the process of npnets failed (exit code 1): no memory left\n"
 

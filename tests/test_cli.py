@@ -20,13 +20,13 @@ import pytest
 from matplotlib.image import imread
 
 import npnets
-from npnets import checkpoint, cost, datasets, models, training
+from npnets import checkpoint, cost, datasets, models, profiling, training
 from npnets.cli import main
 from npnets.runs import SETTINGS
 from tests import fakes
 
 ROOT = Path(npnets.__file__).parents[1]
-COMMANDS = ("train", "evaluate", "cost", "gradcheck", "data", "benchmark")
+COMMANDS = ("train", "evaluate", "cost", "profile", "gradcheck", "data", "benchmark")
 TINY = ("--model", "mlp_batch_norm", "--batch-size", "32", "--epochs", "2", "--warmup", "0", "--threads", "1")
 
 
@@ -106,6 +106,7 @@ def test_help_shows_a_line_that_can_be_pasted(command, capsys):
         ("train", models.names()),
         ("evaluate", ["checkpoint", "--split", "--dataset", "--batch-size", "example"]),
         ("cost", ["--width", "--resolution", "--markdown", "multiply-adds", *models.names()]),
+        ("profile", ["--width", "--resolution", "--batch-size", "--inference", "--by", "examples:", *models.names()]),
         ("gradcheck", ["--samples", "--mistakes", "complex-step", "examples:"]),
         ("data", ["cifar10", "NPNETS_DATA", "--root"]),
         ("benchmark", ["PyTorch", "train_step"]),
@@ -411,6 +412,59 @@ def test_cost_takes_any_resolution_channels_and_classes(name, capsys):
     assert f"{profile.params:,}" in lines[-1] and f"{profile.macs:,}" in lines[-1]
 
 
+SIZES = ("--width", "0.25", "--resolution", "12", "--channels", "1", "--classes", "3", "--batch", "2")
+PROFILE = ("profile", "mobilenet_v2_small", *SIZES, "--repeats", "1")
+
+
+def test_profile_prints_layers_and_kinds(capsys):
+    assert run(*PROFILE, "--threads", "1") == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "mobilenet_v2_small: training step, batch 2 x 12 x 12 x 1, 1 thread:" in out
+    model = models.build("mobilenet_v2_small", width_mult=0.25, in_channels=1, num_classes=3)
+    total = cost.profile(model, (12, 12, 1))
+    layers, kinds = re.findall(r"^-{20,}\n(.*?)\n-{20,}$", out, re.MULTILINE | re.DOTALL)
+    assert {row.name for row in total.rows} <= {line.split()[0] for line in layers.splitlines()}
+    shares = dict(re.findall(r"^(pointwise|depthwise) +[\d.]+% +([\d.]+%)", kinds, re.MULTILINE))
+    assert shares == {kind: f"{total.shares()[kind][0]:.2%}" for kind in shares} and len(shares) == 2
+
+
+def test_profile_of_kinds_has_the_longest_first(capsys):
+    assert run(*PROFILE, "--by", "kind", "--markdown") == 0
+    out = capsys.readouterr().out
+    table = next(part for part in out.split("\n\n") if part.startswith("| kind | forward ms"))
+    shares = [float(line.split("|")[5].strip(" %")) for line in table.splitlines()[2:-1]]
+    assert shares == sorted(shares, reverse=True) and len(shares) >= 6
+
+
+def test_profile_of_inference_has_no_batch_norm(capsys):
+    assert run(*PROFILE, "--inference", "--by", "kind") == 0
+    out = capsys.readouterr().out
+    assert "inference, batch norm folded" in out and "\nbatch norm" not in out and "backward ms" not in out
+
+
+@pytest.mark.parametrize("by", ["layer", "block", "kind"])
+def test_profile_leaves_json_and_a_picture(by, here):
+    assert run(*PROFILE, "--by", by, "--whole-blocks", "--json", "step.json", "--plot", "step.png") == 0
+    data = json.loads((here / "step.json").read_text())
+    found = profiling.StepProfile.from_json(data["profile"])
+    assert (found.name, found.input_shape) == ("mobilenet_v2_small", (2, 12, 12, 1)) and data["machine"]["numpy"]
+    assert profiling.BLOCK in {row.kind for row in found.rows}
+    assert imread(here / "step.png").shape[1] > 1000
+    assert len(list(here.iterdir())) == 2
+
+
+def test_profile_takes_the_paper_size_and_a_batch_that_fits(monkeypatch):
+    asked = []
+
+    def stop(model, shape, **settings):
+        asked.append(shape)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(profiling, "profile_step", stop)
+    assert [run("profile", name) for name in ("mobilenet_v1", "mobilenet_v2_small", "mlp_batch_norm")] == [2, 2, 2]
+    assert asked == [(8, 224, 224, 3), (64, 28, 28, 3), (64, 28, 28, 1)]
+
+
 def test_gradcheck_prints_a_table(capsys):
     assert run("gradcheck", "relu", "linear", "--samples", "2") == 0
     out, err = capsys.readouterr()
@@ -499,6 +553,20 @@ WRONG = {
     "cost mobilenet_v2 --resolution 0": ["--resolution"],
     "cost mobilenet_v2 --resolution 22.4": ["--resolution"],
     "cost mlp_batch_norm --width 2": ["mlp_batch_norm", "width"],
+    "profile": ["MODEL|model"],
+    "profile mobilenet_v9": ["mobilenet_v9", "mobilenet_v2"],
+    "profile mobilenet_v2_small --batch 0": ["--batch", "'0'"],
+    "profile mobilenet_v2_small --repeats 0": ["--repeats"],
+    "profile mobilenet_v2_small --width 0": ["width"],
+    "profile mobilenet_v2_small --resolution 0": ["--resolution"],
+    "profile mobilenet_v2_small --by colour": ["--by", "colour", "layer"],
+    "profile mobilenet_v2_small --sort name": ["--sort", "name", "time"],
+    "profile mobilenet_v2_small --threads 0": ["--threads"],
+    "profile mobilenet_v2_small --threads 100000": ["threads", "100000"],
+    "profile mobilenet_v2_small --plot out.pdf": [r"--plot", r"\.png", r"out\.pdf"],
+    "profile mobilenet_v2_small --plot nowhere/out.png": ["--plot", "nowhere", "existing folder"],
+    "profile mobilenet_v2_small --json empty": ["--json", "empty"],
+    "profile mlp_batch_norm --width 2": ["mlp_batch_norm", "width"],
     "gradcheck nothing_such": ["nothing_such", "conv2d"],
     "gradcheck relu --samples 0": ["--samples"],
     "gradcheck relu --seed -1": ["--seed"],

@@ -1,6 +1,7 @@
 """The figures: that they show what the history holds, on labelled axes, whatever it holds."""
 
 import io
+import itertools
 import re
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import npnets
 from npnets import plots
+from npnets.profiling import Pass, Row, StepProfile
 from npnets.training import History
 
 TRAINING = "training, mean over the epoch"
@@ -169,3 +172,84 @@ def test_both_curves_have_the_colours_of_the_style():
     for ax in plots.training_curves(history(2)).axes:
         colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
         assert (colours[TRAINING], colours["test"]) == (plots.COLOURS["train"], plots.COLOURS["test"])
+
+
+# The profile of a step
+
+
+def step_profile(inference=False):
+    backward = Pass() if inference else Pass(0.002, 20, 4)
+    rows = [
+        Row("blocks.0.pointwise", "pointwise", (4,), 90, Pass(0.001, 10, 2), backward),
+        Row("blocks.0.bn", "batch norm", (4,), 10, Pass(0.003, 0, 2), backward),
+        Row("classifier", "linear", (4,), 0, Pass(0.004, 10, 2), backward),
+        Row("odd", "an odd kind", (4,), 0, Pass(0.001, 10, 2), backward),
+        Row("update", "update", (), 0, other=0.005),
+    ]
+    return StepProfile((2, 4), rows, 0.02, 0.02, 0.02, 1, 5, inference)
+
+
+def bars(ax):
+    """Return tick label -> list of (ms, colour, hatch) from left to right, without the empty ones."""
+    found = {label.get_text(): [] for label in ax.get_yticklabels()}
+    names = list(found)
+    for bar in sorted(ax.patches, key=lambda bar: bar.get_x()):
+        if bar.get_width() > 0:
+            name = names[round(bar.get_y() + bar.get_height() / 2)]
+            found[name].append((round(bar.get_width(), 6), to_hex(bar.get_facecolor()).upper(), bar.get_hatch() or ""))
+    return found
+
+
+def colour(kind):
+    return plots.KINDS[kind][0]
+
+
+def test_a_layer_is_a_bar_of_forward_and_backward_in_the_colour_of_its_kind():
+    found = bars(plots.step_times(step_profile()).axes[0])
+    assert list(found) == ["blocks.0.pointwise", "blocks.0.bn", "classifier", "odd", "update"]
+    assert found["blocks.0.bn"] == [(3, colour("batch norm"), ""), (2, colour("batch norm"), "////")]
+    assert found["odd"][0] == (1, colour("other"), "")
+    assert found["update"] == [(5, colour("update"), "")]
+
+
+def test_a_block_is_a_bar_of_its_kinds():
+    found = bars(plots.step_times(step_profile(), by="block").axes[0])
+    assert found["blocks.0"] == [(3, colour("pointwise"), ""), (5, colour("batch norm"), "")]
+
+
+def test_the_bars_are_in_the_order_that_was_asked_for():
+    ax = plots.step_times(step_profile(), by="kind", sort="time").axes[0]
+    assert list(bars(ax)) == ["linear", "batch norm", "update", "pointwise", "an odd kind"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first is at the top
+
+
+def test_inference_has_no_backward_in_the_legend():
+    for inference in (False, True):
+        (legend,) = plots.step_times(step_profile(inference)).legends
+        assert ("backward" in [text.get_text() for text in legend.get_texts()]) != inference
+
+
+def test_shares_fill_their_bars_and_small_kinds_are_joined():
+    whole = {"pointwise": 0.6, "batch norm": 0.385, "pooling": 0.01, "linear": 0.005}
+    figure = plots.shares_by_kind({"a net": {"time": whole, "parameters": {"linear": 1.0}}, "other": {"time": whole}})
+    first, second = figure.axes
+    found = bars(first)
+    assert found["time"] == [(60, colour("pointwise"), ""), (38.5, colour("batch norm"), ""),
+                             (0.5, colour("linear"), ""), (1, colour("other"), "")]  # fmt: skip
+    assert [text.get_text() for text in first.texts] == ["60", "38", "100"]
+    assert [label.get_text() for label in second.get_yticklabels()] == ["time"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["pointwise", "batch norm", "linear", "other"]
+
+
+def test_the_shares_of_a_step_are_time_multiply_adds_and_parameters():
+    (ax,) = plots.step_shares(step_profile()).axes
+    assert list(bars(ax)) == ["time", "multiply-adds", "parameters"]
+    assert bars(ax)["parameters"] == [(90, colour("pointwise"), ""), (10, colour("batch norm"), "")]
+
+
+def test_neighbouring_kinds_differ_in_brightness_too():
+    """For readers of a print in grey, and for the colour-blind."""
+    brightness = [plots._brightness(colour) for colour, _ in plots.KINDS.values()]
+    assert all(abs(a - b) > 0.1 for a, b in itertools.pairwise(brightness))
+    assert len({marker for _, marker in plots.KINDS.values()}) == len(plots.KINDS)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 
 import numpy as np
 
@@ -9,7 +10,7 @@ import npnets
 from npnets.parallel import available_cores
 
 
-def describe(torch_version=None):
+def describe(torch_version=None, chainer_version=None):
     """Return the machine and the versions as a dict of plain values."""
     return {
         "cpu": _cpu(),
@@ -21,7 +22,27 @@ def describe(torch_version=None):
         "numpy": np.__version__,
         "blas": _blas(),
         "torch": torch_version,
+        "chainer": chainer_version,
     }
+
+
+def busy_cores(seconds=0.5):
+    """Return how many cores are busy while this process waits so long; None where the system does not tell.
+
+    The load average of a machine that has just finished another benchmark tells of that one.
+    """
+    try:
+        before, _, after = _ticks(), time.sleep(seconds), _ticks()
+    except (OSError, ValueError, IndexError):
+        return None
+    total, idle = (sum(after) - sum(before)), sum(after[3:5]) - sum(before[3:5])
+    return os.cpu_count() * (1 - idle / total) if total else None
+
+
+def _ticks():
+    """Return Linux' clock ticks of all cores since the start: user, nice, system, idle, waiting for a disk, ..."""
+    with open("/proc/stat") as file:
+        return [int(ticks) for ticks in file.readline().split()[1:9]]
 
 
 def lines(about):
@@ -29,6 +50,8 @@ def lines(about):
     versions = [f"npnets {about['npnets']}", f"Python {about['python']}", f"NumPy {about['numpy']}", about["blas"]]
     if about["torch"]:
         versions.append(f"PyTorch {about['torch']}")
+    if about["chainer"]:
+        versions.append(f"Chainer {about['chainer']}")
     text = [f"{about['cpu']}, {about['cores']} cores, {about['system']}", ", ".join(versions)]
     if about["load"] is not None and about["load"] > 0.5:
         text.append(

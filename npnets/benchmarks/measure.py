@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +26,8 @@ class WorkerFailed(RuntimeError):
     """A worker process ended with an error."""
 
 
-class Torch(NamedTuple):
-    """A Python that has PyTorch, and the version of PyTorch."""
+class Peer(NamedTuple):
+    """A Python that has another library, and the version of that library."""
 
     python: str
     version: str
@@ -44,35 +45,43 @@ class Setup:
         Steps of a process in its turn that count, and steps before them that do not.
     threads : tuple of int
         Each is a comparison of its own.
-    torch : Torch or None
-        See :func:`find_torch`; with None npnets is timed alone.
+    torch, chainer : Peer or None
+        See :func:`find_torch` and :func:`find_chainer`; None leaves the library out.
+    seeds : tuple of int
+        Of the trainings, where a benchmark trains.
+    keep : callable (report.Section), optional
+        Told what a long benchmark has so far, so that an interrupted one is not lost.
     """
 
     rounds: int = 5
     steps: int = 10
     warmup: int = 3
     threads: tuple[int, ...] = (1, 2)
-    torch: Torch | None = None
+    torch: Peer | None = None
+    chainer: Peer | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    keep: Callable | None = None
 
     def __post_init__(self):
         for name, at_least in {"rounds": 1, "steps": 1, "warmup": 0}.items():
             integer(getattr(self, name), name, at_least)
-        if not self.threads:
-            raise ValueError("threads must name at least one number of threads")
-        for n in self.threads:
-            integer(n, "threads", 1)
+        for name, at_least in {"threads": 1, "seeds": 0}.items():
+            if not getattr(self, name):
+                raise ValueError(f"{name} must name at least one number")
+            for n in getattr(self, name):
+                integer(n, name, at_least)
 
-    def libraries(self):
-        """Return the libraries that are compared, npnets first."""
-        own = Library("npnets", (sys.executable, "-m", "npnets.benchmarks.worker"), {})
-        if self.torch is None:
-            return [own]
-        command = (self.torch.python, str(Path(__file__).with_name("torch_worker.py")))
-        return [
-            own,
-            Library("PyTorch", command, {"layout": "default"}),
-            Library("PyTorch channels_last", command, {"layout": "channels_last"}),
-        ]
+    def libraries(self, *, chainer=False):
+        """Return the libraries that are compared, npnets first; Chainer, which is slow, only where it is asked for."""
+        libraries = [Library("npnets", (sys.executable, "-m", "npnets.benchmarks.worker"), {})]
+        if self.torch is not None:
+            command = (self.torch.python, str(Path(__file__).with_name("torch_worker.py")))
+            libraries.append(Library("PyTorch", command, {"layout": "default"}))
+            libraries.append(Library("PyTorch channels_last", command, {"layout": "channels_last"}))
+        if chainer and self.chainer is not None:
+            command = (self.chainer.python, str(Path(__file__).with_name("chainer_worker.py")))
+            libraries.append(Library("Chainer", command, {}, {"rounds": 2, "steps": 2, "warmup": 1}))
+        return libraries
 
     def record(self):
         """Return the numbers as a dict for JSON."""
@@ -80,11 +89,28 @@ class Setup:
 
 
 class Library(NamedTuple):
-    """A process that can do a job: the heading of its column, its command, and what it adds to a job."""
+    """A process that can do a job.
+
+    Attributes
+    ----------
+    label : str
+        The heading of its column.
+    command : tuple of str
+    settings : dict
+        What it adds to a job.
+    most : dict
+        The most ``rounds``, ``steps`` and ``warmup`` it is given, where it is much slower than the others.
+    """
 
     label: str
     command: tuple[str, ...]
     settings: dict
+    most: dict = {}  # noqa: RUF012 - never written to
+
+    def share(self, setup):
+        """Return ``rounds``, ``steps`` and ``warmup`` for this library."""
+        asked = {"rounds": setup.rounds, "steps": setup.steps, "warmup": setup.warmup}
+        return {name: min(n, self.most.get(name, n)) for name, n in asked.items()}
 
 
 def find_torch(python=None):
@@ -99,16 +125,31 @@ def find_torch(python=None):
         if importlib.util.find_spec("torch") is None:
             return None
         python = sys.executable
+    return _peer(python, "torch", "--torch-python")
+
+
+def find_chainer(python=None):
+    """Return the Chainer of the Python given; None without one, since Chainer needs an older NumPy than npnets.
+
+    Raises
+    ------
+    ValueError
+        If the Python cannot be run, or cannot import Chainer and NumPy.
+    """
+    return None if python is None else _peer(python, "chainer", "--chainer-python")
+
+
+def _peer(python, library, option):
     try:
-        finished = _run([str(python), "-c", "import numpy, torch; print(torch.__version__)"])
+        finished = _run([str(python), "-c", f"import numpy, {library}; print({library}.__version__)"])
     except OSError as error:
-        raise ValueError(f"--torch-python {python} cannot be run: {error.strerror}; name a Python program") from None
+        raise ValueError(f"{option} {python} cannot be run: {error.strerror}; name a Python program") from None
     if finished.returncode:
         raise ValueError(
-            f"{python} cannot import numpy and torch: {_last_line(finished.stderr)}; "
-            "name a Python that can with --torch-python"
+            f"{python} cannot import numpy and {library}: {_last_line(finished.stderr)}; "
+            f"name a Python that can with {option}"
         )
-    return Torch(str(python), finished.stdout.split()[-1])
+    return Peer(str(python), finished.stdout.split()[-1])
 
 
 def run_worker(library, job):
@@ -148,7 +189,7 @@ def _last_line(text):
     return lines[-1] if lines else "it wrote no message"
 
 
-def compare(setup, job, *, smaller=None):
+def compare(setup, job, *, smaller=None, libraries=None, facts=None):
     """Check that all libraries compute the same, then time them: a list of one :class:`Comparison` a thread count.
 
     Parameters
@@ -158,6 +199,10 @@ def compare(setup, job, *, smaller=None):
         What the workers need to know about the work.
     smaller : dict, optional
         What is different in the job of the check, where the full one would be needlessly large.
+    libraries : list of Library, optional
+        By default those of ``setup``.
+    facts : dict of case -> dict of numbers, optional
+        What the tables need to know about a case, such as its multiply-adds; kept in the record.
 
     Raises
     ------
@@ -166,23 +211,26 @@ def compare(setup, job, *, smaller=None):
     """
     from tqdm import tqdm
 
-    libraries = setup.libraries()
-    total = len(libraries) * setup.rounds * len(setup.threads)
+    libraries = libraries or setup.libraries()
+    shares = {library.label: library.share(setup) for library in libraries}
+    total = sum(share["rounds"] for share in shares.values()) * len(setup.threads)
     with (
         tempfile.TemporaryDirectory() as folder,
         tqdm(total=total, desc=job["benchmark"], unit="process", leave=False, disable=None) as bar,
     ):
         job = job | {"arrays": os.path.join(folder, "arrays.npz")}
         differences = check_same(libraries, job | (smaller or {}) | {"threads": max(setup.threads)})
-        job = job | {"task": "time", "warmup": setup.warmup, "steps": setup.steps}
         comparisons = []
         for threads in setup.threads:
             results = {library.label: [] for library in libraries}
-            for _ in range(setup.rounds):
+            for number in range(setup.rounds):
                 for library in libraries:
-                    results[library.label].append(run_worker(library, job | {"threads": threads}))
-                    bar.update()
-            comparisons.append(Comparison(threads, results, differences))
+                    share = shares[library.label]
+                    if number < share["rounds"]:
+                        timed = {"task": "time", "warmup": share["warmup"], "steps": share["steps"]}
+                        results[library.label].append(run_worker(library, job | timed | {"threads": threads}))
+                        bar.update()
+            comparisons.append(Comparison(threads, results, differences, facts or {}))
     return comparisons
 
 
@@ -228,11 +276,14 @@ class Comparison:
         What the workers of each library printed, one for each round.
     differences : dict of dtype -> float
         Largest difference between the libraries' outputs (see :func:`check_same`).
+    facts : dict of case -> dict of numbers
+        What is known about a case beforehand, such as its multiply-adds.
     """
 
     threads: int
     results: dict
     differences: dict = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
 
     @property
     def labels(self):
@@ -271,4 +322,15 @@ class Comparison:
             }
             for case in self.cases
         }
-        return {"threads": self.threads, "differences": self.differences, "summary": summary, "rounds": self.results}
+        return {
+            "threads": self.threads,
+            "differences": self.differences,
+            "facts": self.facts,
+            "summary": summary,
+            "rounds": self.results,
+        }
+
+    @classmethod
+    def from_record(cls, record):
+        """Return the comparison that :meth:`record` described."""
+        return cls(record["threads"], record["rounds"], record["differences"], record["facts"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npnets import models
+from npnets import models, nn
 
 # MobileNetV2 for 32 pixels. The halvings of the paper's stem and of its second row are left out: 32 -> 16 -> 8 -> 4.
 WIDTH_HALF_TABLE = [
@@ -54,6 +54,34 @@ NETWORKS = (
 )
 
 
+def scaled(width_mult=0.5, resolution=32):
+    """Return the second of ``NETWORKS`` at another width or resolution; the head is scaled too."""
+    return Network(
+        f"width {width_mult}, {resolution}x{resolution}",
+        "mobilenet_v2",
+        {"width_mult": width_mult, "table": WIDTH_HALF_TABLE, "stem_stride": 1, "head": round(1280 * width_mult)},
+        image=(resolution, resolution, 3),
+    )
+
+
+INFERENCE = (
+    NETWORKS[1],
+    Network("MobileNetV2, 224x224x3", "mobilenet_v2", {}, image=(224, 224, 3), batch=1, num_classes=1000),
+)
+
+
+def depthwise_shapes(network):
+    """Return the different depthwise convolutions of a network as (H, W, C, stride), in forward order."""
+    shapes = []
+
+    def visit(path, layer, shape, output_shape):
+        if isinstance(layer, nn.DepthwiseConv2d):
+            shapes.append((*shape, layer.stride[0]))
+
+    build(network).trace(network.image, visit)
+    return list(dict.fromkeys(shapes))
+
+
 def build(network, dtype=np.float32):
     """Return the npnets model: no dropout, and padding that PyTorch has too.
 
@@ -82,9 +110,13 @@ def build(network, dtype=np.float32):
 
 def plan(network):
     """Return the network as plain integers, read off the npnets model: what a peer needs to build the same one."""
-    model = models.build(
-        network.model, num_classes=network.num_classes, in_channels=network.image[-1], **network.settings
+    return plan_of(
+        models.build(network.model, num_classes=network.num_classes, in_channels=network.image[-1], **network.settings)
     )
+
+
+def plan_of(model):
+    """Return the plan of a MobileNetV2 that has been built."""
     stem, head = model.stem.conv, model.head.conv
     return {
         "stem": {"C_in": stem.C_in, "C_out": stem.C_out, "stride": stem.stride},

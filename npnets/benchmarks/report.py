@@ -1,6 +1,6 @@
 """Tables of comparisons, as text for a terminal or as Markdown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,31 @@ class Table:
 
     def markdown(self):
         """Return the table as Markdown."""
-        rule = ("---",) + ("---:",) * (len(self.columns) - 1)
+        rule = ["---"] + ["---:"] * (len(self.columns) - 1)
         lines = ["| " + " | ".join(line) + " |" for line in (self.columns, rule, *self.rows)]
         return "\n".join([f"**{self.title}**", "", *lines])
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one benchmark found: the comparisons, the tables made of them, and remarks."""
+    """What one benchmark found: the comparisons, the tables made of them, and remarks.
+
+    Attributes
+    ----------
+    title : str
+    comparisons : tuple
+        Anything with a ``record()`` that JSON can hold. A figure in ``figures.py`` is drawn from these records.
+    tables : tuple of Table
+    notes : tuple of str
+    method : dict
+        Rounds, steps and so on, where they are not those of the command line.
+    """
 
     title: str
     comparisons: tuple
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = ()
+    method: dict = field(default_factory=dict)
 
     def text(self):
         """Return the section for a terminal."""
@@ -56,7 +68,7 @@ def time_table(comparisons):
     rows = []
     for comparison in comparisons:
         for case in comparison.cases:
-            times = [_milliseconds(comparison.seconds(label, case)) for label in comparison.labels]
+            times = [milliseconds(comparison.seconds(label, case)) for label in comparison.labels]
             ratios = [comparison.ratio(label, case) for label in comparison.labels]
             rows.append((case, str(comparison.threads), *_with_ratios(times, ratios)))
     return _table("Time in ms: median [quartiles]", comparisons[0].labels, rows)
@@ -87,7 +99,7 @@ def _with_ratios(cells, ratios):
     return [cells[0], *(text for pair in zip(cells[1:], texts[1:]) for text in pair)]
 
 
-def _milliseconds(spread):
+def milliseconds(spread):
     """Write seconds as milliseconds with three significant digits: ``123 [119, 131]``."""
     low, median, high = (1e3 * seconds for seconds in spread)
     decimals = 0 if median >= 100 else 1 if median >= 10 else 2 if median >= 1 else 3

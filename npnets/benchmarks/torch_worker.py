@@ -7,6 +7,7 @@ name.
 
 import math
 import sys
+import time
 
 import harness
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch._dynamo  # the first optimizer would import it: 80 MB that would pass for the step's memory
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 LAYOUTS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -84,21 +86,12 @@ def torch_name(name):
 
 def to_torch(array, shape):
     """Put an npnets array into PyTorch's index order: kernels are (C_out, C_in, K_h, K_w) there."""
-    if len(shape) == 4:  # standard, depthwise (C_in = 1 a group) and pointwise (K_h = K_w = 1) alike
-        C_out, C_in, K_h, K_w = shape
-        array = array.reshape(K_h, K_w, C_in, C_out).transpose(3, 2, 0, 1)
-    elif len(shape) == 2:
-        array = array.T
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(harness.to_channels_first(array, shape))
 
 
 def to_npnets(tensor, shape):
     """Put a PyTorch tensor into npnets' index order and shape."""
-    if tensor.ndim == 4:
-        tensor = tensor.permute(2, 3, 1, 0)
-    elif tensor.ndim == 2:
-        tensor = tensor.T
-    return tensor.detach().numpy().reshape(shape)
+    return harness.from_channels_first(tensor.detach().numpy(), shape)
 
 
 def load_weights(model, arrays, prefix):
@@ -122,12 +115,48 @@ def images(array, layout):
 
 def train_step(job):
     """Forward, backward and update of a network, from npnets' weights."""
-    dtype, layout = job["dtype"], job["layout"]
-    model = MobileNetV2(job["plan"], job["network"]["num_classes"])
-    model = model.to(dtype=getattr(torch, dtype), memory_format=LAYOUTS[layout]).train()
+    step, outputs = training(job, job["network"], job["plan"])
+    return harness.Workload(lambda: iter([(job["network"]["name"], step)]), outputs)
+
+
+def scaling(job):
+    """The training step of several networks, each with several batch sizes."""
+
+    def cases():
+        for entry in job["networks"]:
+            network = entry["network"]
+            for N in entry["batches"]:
+                step, _ = training(job, network | {"batch": N}, entry["plan"], f"{network['name']}.")
+                yield f"{network['name']}, batch {N}", step
+
+    def outputs():
+        found = {}
+        for entry in job["networks"]:
+            prefix = f"{entry['network']['name']}."
+            _, of_network = training(job, entry["network"], entry["plan"], prefix)
+            found |= {prefix + name: array for name, array in of_network().items()}
+        return found
+
+    return harness.Workload(cases, outputs)
+
+
+def build(job, plan, num_classes, prefix=""):
+    """Return the network of a plan in the layout of the job, with the weights that npnets started from."""
+    model = MobileNetV2(plan, num_classes)
+    model = model.to(dtype=getattr(torch, job["dtype"]), memory_format=LAYOUTS[job["layout"]]).train()
     with np.load(job["arrays"], allow_pickle=False) as arrays:
-        load_weights(model, arrays, f"{dtype}.start.")
-    x, labels = harness.batch(job["network"], dtype)
+        load_weights(model, arrays, f"{job['dtype']}.{prefix}start.")
+    return model
+
+
+def training(job, network, plan, prefix=""):
+    """Return a function that makes a training step, and one that returns what the libraries must agree on.
+
+    ``prefix`` stands before the names of the arrays where there are several networks.
+    """
+    dtype, layout = job["dtype"], job["layout"]
+    model = build(job, plan, network["num_classes"], prefix)
+    x, labels = harness.batch(network, dtype)
     x, labels = images(x, layout), torch.from_numpy(labels)
     # Nearly npnets' update, and the same work: the mean square starts at zero, and eps stands outside the root.
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-4, alpha=0.9, momentum=0.9, eps=1e-3)
@@ -149,14 +178,36 @@ def train_step(job):
         logits, loss = gradients()
         found = {"logits": logits.detach().numpy(), "loss": loss.detach().numpy()}
         parameters = dict(model.named_parameters())
-        prefix = f"{dtype}.gradient."
-        with np.load(job["arrays"], allow_pickle=False) as arrays:
-            shapes = {name[len(prefix) :]: arrays[name].shape for name in arrays if name.startswith(prefix)}
-        for name, shape in shapes.items():
+        for name, shape in harness.expected_shapes(job, f"{prefix}gradient.").items():
             found[f"gradient.{name}"] = to_npnets(parameters[torch_name(name)].grad, shape)
         return found
 
-    return harness.Workload(lambda: iter([(job["network"]["name"], step)]), outputs)
+    return step, outputs
+
+
+def inference(job):
+    """The forward of a network, batch norm folded, from npnets' weights and running statistics."""
+    network, layout = job["network"], job["layout"]
+    model = folded(build(job, job["plan"], network["num_classes"]).eval())
+    x = images(harness.batch(network, job["dtype"])[0], layout)
+
+    @torch.inference_mode()
+    def forward():
+        return model(x)
+
+    return harness.Workload(lambda: iter([(network["name"], forward)]), lambda: {"logits": forward().numpy()})
+
+
+def folded(model):
+    """Fold each batch norm into the convolution before it, and take it out of the chain."""
+    for module in list(model.modules()):
+        before = None
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, before, fuse_conv_bn_eval(getattr(module, before), child))
+                delattr(module, name)
+            before = name
+    return model
 
 
 def depthwise(job):
@@ -198,7 +249,99 @@ def depthwise(job):
     return harness.Workload(cases, outputs)
 
 
-WORKLOADS = {"train_step": train_step, "depthwise": depthwise}
+def time_to_accuracy(job):
+    """A whole training on the batches that npnets has drawn and written, from npnets' weights."""
+    layout = job["layout"]
+
+    def outputs():
+        model = build(job, job["plan"], job["network"]["num_classes"])
+        update = rmsprop(model, **job["optimizer"])
+        x, labels = harness.batch(job["network"], job["dtype"])
+        x, labels = images(x, layout), torch.from_numpy(labels)
+        found = {f"loss {k}": learn(model, update, rate, x, labels).numpy() for k, rate in enumerate(job["rates"])}
+        parameters = dict(model.named_parameters())
+        for name, shape in harness.expected_shapes(job, "after.").items():
+            found[f"after.{name}"] = to_npnets(parameters[torch_name(name)], shape)
+        return found
+
+    def train():
+        with np.load(job["drawn"], allow_pickle=False) as file:
+            drawn = dict(file)
+        model = build(job | {"arrays": job["drawn"]}, job["plan"], job["network"]["num_classes"])
+        update = rmsprop(model, **job["optimizer"])
+        watch = harness.Watch(job, lambda: accuracy(model, drawn, layout))
+        seconds = 0.0
+        for step, rate in enumerate(drawn["rates"]):
+            began = time.perf_counter()
+            x = images(normalized(drawn["images"][step], drawn), layout)
+            loss = learn(model, update, float(rate), x, torch.from_numpy(drawn["labels"][step]))
+            if not math.isfinite(float(loss)):
+                raise FloatingPointError(f"the loss is {float(loss)} at step {step}")
+            seconds += time.perf_counter() - began
+            if watch(step + 1, seconds):
+                break
+        return {"evaluations": watch.evaluations}
+
+    return harness.Workload(lambda: iter([]), outputs, train)
+
+
+def learn(model, update, rate, x, labels):
+    """Make one training step and return the loss."""
+    model.zero_grad()
+    loss = functional.cross_entropy(model(x), labels)
+    loss.backward()
+    update(rate)
+    return loss.detach()
+
+
+def rmsprop(model, decay, momentum, eps, weight_decay, decayed):
+    """Return TensorFlow's RMSProp as a function of the learning rate: the update of npnets.
+
+    torch.optim.RMSprop has eps outside the root, a mean square that starts at zero, and the learning rate outside the
+    momentum buffer. ``decayed`` names the parameters that weight decay applies to.
+    """
+    decayed = {torch_name(name) for name in decayed}
+    state = [
+        (w, torch.ones_like(w), torch.zeros_like(w), weight_decay if name in decayed else 0.0)
+        for name, w in model.named_parameters()
+    ]
+
+    @torch.no_grad()
+    def update(rate):
+        for w, mean_square, buffer, wd in state:
+            g = w.grad.add(w, alpha=wd) if wd else w.grad
+            mean_square.mul_(decay).addcmul_(g, g, value=1 - decay)
+            buffer.mul_(momentum).addcdiv_(g, (mean_square + eps).sqrt_(), value=rate)
+            w.sub_(buffer)
+
+    return update
+
+
+def normalized(pixels, drawn):
+    """Return uint8 images as float32 with the mean and the standard deviation of the training images."""
+    return (pixels * (1 / (255 * drawn["std"])).astype(np.float32)) - (drawn["mean"] / drawn["std"]).astype(np.float32)
+
+
+@torch.inference_mode()
+def accuracy(model, drawn, layout, batch_size=100):
+    """Return the share of right answers on the test images."""
+    model.eval()
+    right = 0
+    for start in range(0, len(drawn["test_images"]), batch_size):
+        batch = slice(start, start + batch_size)
+        answers = model(images(normalized(drawn["test_images"][batch], drawn), layout)).argmax(1).numpy()
+        right += int((answers == drawn["test_labels"][batch]).sum())
+    model.train()
+    return right / len(drawn["test_labels"])
+
+
+WORKLOADS = {
+    "train_step": train_step,
+    "inference": inference,
+    "depthwise": depthwise,
+    "scaling": scaling,
+    "time_to_accuracy": time_to_accuracy,
+}
 
 if __name__ == "__main__":
     job = harness.read_job()
