@@ -47,6 +47,9 @@ NAMES = {
     "time_to_accuracy": "trainings on MNIST to 99 % of the test images (about 6 minutes a seed)",
 }
 
+ALONE = {"shares", "roofline"}
+"""Benchmarks that compare npnets with the machine, or with itself."""
+
 WITHOUT_TORCH = (
     "PyTorch was not found, so npnets was timed alone. To compare: pip install -e '.[benchmark]', "
     "or name a Python that has torch with --torch-python."
@@ -151,12 +154,12 @@ def main(options):
                     results.save(folder, results.page(name, section, setup, start))
 
             section = suite.BENCHMARKS[name](replace(setup, keep=keep))
-            print(section.markdown() if options.markdown else section.text(), end="\n\n", flush=True)
             keep(section)
+            print(section.markdown() if options.markdown else section.text(), end="\n\n", flush=True)
     except measure.WorkerFailed as error:
         print(f"npnets: {error}", file=sys.stderr)
         return 1
-    if setup.torch is None:
+    if setup.torch is None and set(names) - ALONE:
         print(WITHOUT_TORCH)
     if setup.chainer is None and "train_step" in names:
         print(WITHOUT_CHAINER)

@@ -86,19 +86,22 @@ def time_to_accuracy(setup, target=TARGET, every=EVERY, settings=None):
                 trainings.append(Training(library.label, seed, threads, target, result["evaluations"]))
                 bar.update()
                 if setup.keep is not None:
-                    setup.keep(section(trainings, job, differences))
-    return section(trainings, job, differences)
+                    setup.keep(section(trainings, job, differences, bar.total))
+    return section(trainings, job, differences, len(trainings))
 
 
-def section(trainings, job, differences):
-    """Return the table of the trainings that have been made."""
+def section(trainings, job, differences, planned):
+    """Return the table of the trainings that have been made, of so many ``planned``."""
     first, settings = trainings[0], job["settings"]
     notes = [
         f"The recipe is that of `python -m npnets train`: {settings['model']}, {settings['optimizer']}, batches of "
-        f"{settings['batch_size']}, at most {settings['epochs']} epochs; only the padding is symmetric, since PyTorch "
-        f"has no other. The test images are evaluated after every {job['every']} steps, and the seconds do not count "
-        "that; a training ends with the first evaluation at the target.",
+        f"{settings['batch_size']}, at most {settings['epochs']} epochs; only the padding is symmetric, since "
+        "PyTorch's strided convolutions pad both sides alike. The test images are evaluated after every "
+        f"{job['every']} steps, and the seconds do not count that; a training ends with the first evaluation at the "
+        "target.",
     ]
+    if len(trainings) < planned:
+        notes.append(f"Incomplete: {len(trainings)} of {planned} trainings.")
     if differences:
         notes.append(
             "All libraries start from the same weights of npnets and see the same augmented images in the same order. "

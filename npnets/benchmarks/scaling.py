@@ -50,7 +50,7 @@ def section(comparisons, setup):
     notes = (
         "Multiply-adds are those of a forward. Batch norm and ReLU6 cost in proportion to pixels and channels, which "
         "grow as the width does, while multiply-adds grow nearly as its square: in a narrow network their share is "
-        "larger, and a slope below 1 over the width is what that gives.",
+        "larger, and a slope below 1 over the width is to be expected.",
     )
     title = f"Scaling: the training step of the width-{WIDTH} network over batch, width and resolution"
     return Section(title, tuple(comparisons), tuple(tables), notes, setup.record())

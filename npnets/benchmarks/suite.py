@@ -26,8 +26,7 @@ def train_step(setup, nets=networks.NETWORKS):
     if setup.chainer is not None:
         notes += (
             f"Chainer {setup.chainer.version} runs on its NumPy backend, with NumPy's matrix products at the same "
-            "number of threads, and fewer steps, since it is slow: two rounds of two, and one to warm up. Its RMSprop "
-            "has no momentum.",
+            "number of threads, and in fewer rounds and steps, since it is slow. Its RMSprop has no momentum.",
         )
     title = f"Training step: forward, backward, update; batches of {' and '.join(_batches(nets))} images"
     return Section(title, tuple(comparisons), tuple(filter(None, tables)), notes)

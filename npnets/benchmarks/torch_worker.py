@@ -107,7 +107,10 @@ def load_weights(model, arrays, prefix):
 
 def images(array, layout):
     """Return images (N, H, W, C) as a PyTorch batch (N, C, H, W) in the given memory layout."""
-    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(memory_format=LAYOUTS[layout])
+    x = torch.from_numpy(array).permute(0, 3, 1, 2)
+    # Not x.contiguous(): with one channel x counts as contiguous in both layouts, keeps the strides of NHWC, and all
+    # convolutions after it run as channels_last.
+    return torch.empty(x.shape, dtype=x.dtype, memory_format=LAYOUTS[layout]).copy_(x)
 
 
 # --- The workloads ---------------------------------------------------------------------------------------------------

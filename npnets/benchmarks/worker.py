@@ -137,15 +137,18 @@ def time_to_accuracy(job):
         mean, std = augment.channel_statistics(arguments["train"].images)
         watch = harness.Watch(job, lambda: training.evaluate(model, test, mean=mean, std=std).accuracy)
 
+        class Reached(training.Interrupted):
+            """Not the Interrupted of a Ctrl-C, which must end the process."""
+
         class Stop:
             def start(self, run):
                 self.run = run
 
             def after_step(self, step):
                 if watch(step + 1, self.run.seconds):
-                    raise training.Interrupted
+                    raise Reached
 
-        with contextlib.suppress(training.Interrupted):
+        with contextlib.suppress(Reached):
             training.fit(**arguments, callbacks=[Stop()], progress=False, threads=job["threads"])
         return {"evaluations": watch.evaluations}
 

@@ -64,11 +64,12 @@ class ConvBNAct(Sequential):
 
 
 class Bottleneck(Residual):
-    """What the blocks of MobileNetV1 and V2 share: [expand], filter, project, each with a batch norm.
+    """What the blocks of MobileNetV1 and V2 share: expand, filter, project, each with a batch norm.
 
-    In training they are one op, :func:`npnets.ops.bottleneck.bottleneck_forward`: the numbers of the layers but for
-    rounding, in about three quarters of the time and half the memory. So they are in inference once batch norm is
-    folded into the weights (see :func:`npnets.nn.fold_batch_norm`), by :func:`npnets.ops.folded.folded_bottleneck`.
+    V1's block is the case without expansion and without shortcut. In training they are one op,
+    :func:`npnets.ops.bottleneck.bottleneck_forward`: the numbers of the layers but for rounding, faster for V2, and in
+    less memory. So they are in inference once batch norm is folded into the weights (see
+    :func:`npnets.nn.fold_batch_norm`), by :func:`npnets.ops.folded.folded_bottleneck`.
 
     Attributes
     ----------
@@ -92,8 +93,10 @@ class Bottleneck(Residual):
         convolutions = {name: layers[name] for name in self.stages if name in layers}
         if self.as_one_op and self._are_a_bottleneck(convolutions, x):
             settings = self.depthwise.settings | {"shortcut": self.adds_input}
-            if training and _are_trained_together(convolutions, layers):
+            if training and _are_trained_together(convolutions, layers, x.dtype):
                 self._show(layers, x)
+                for layer in layers.values():
+                    layer.cache = None  # of an earlier inference, or of the show: nobody will go back through it
                 y, self.cache = bottleneck_forward(x, *self._stages(_conv_norm, layers), **settings)
                 return y
             if not training and _are_folded(convolutions, layers):
@@ -117,7 +120,8 @@ class Bottleneck(Residual):
             list(map(type, layers)) == [PointwiseConv2d, DepthwiseConv2d, PointwiseConv2d][-len(layers) :]
             and len(layers) >= 2
             and self.shortcut is None
-            and np.ndim(x) == 4
+            and isinstance(x, np.ndarray)
+            and x.ndim == 4
             and x.shape[-1] == layers[0].C_in
             and all(layer.w.dtype == x.dtype for layer in layers)
         )
@@ -133,19 +137,24 @@ class Bottleneck(Residual):
             return
         running = [getattr(layer, name) for layer in layers.values() for name in layer.running]
         before = [array.copy() for array in running]
-        super().forward(x, training=True)
-        for array, old in zip(running, before):
-            array[...] = old
+        try:
+            super().forward(x, training=True)
+        finally:
+            for array, old in zip(running, before):
+                array[...] = old
 
 
-def _are_trained_together(convolutions, layers):
+def _are_trained_together(convolutions, layers, dtype):
     """Tell whether each convolution is followed by its batch norm, and the op computes what they do."""
     norms = [layers.get(f"{name}_bn") for name in convolutions]
     return (
         list(layers) == [part for name in convolutions for part in (name, f"{name}_bn")]
         and all(type(norm) is BatchNorm for norm in norms)
         and all(norm.activation is not None for norm in norms[:-1])
+        and all(layer.C_out == norm.C for norm, layer in zip(norms, convolutions.values()))
+        and all(norm.gamma.dtype == norm.beta.dtype == norm.running_mean.dtype == dtype for norm in norms)
         and all(layer.b is None and layer.activation is None for layer in convolutions.values())
+        and not any(layer.inference_only for layer in layers.values())
     )
 
 

@@ -79,7 +79,7 @@ def _copy(model):
             twin = copies[id(module)] = copy.copy(module)
             kept = {name: value for name, value in vars(module).items() if name not in ("cache", "observers")}
             vars(twin).update(copy.deepcopy(kept, copies), observers=[])
-            if isinstance(twin, Layer):
+            if hasattr(twin, "cache"):
                 twin.cache = None
     return copies[id(model)]
 

@@ -3,6 +3,9 @@
 Each op is a pair. ``<op>_forward(inputs..., settings) -> (y, cache)`` computes the output and keeps what the gradient
 needs; ``<op>_backward(dy, cache)`` takes the gradient of the loss with respect to y and returns those with respect to
 the inputs, in their order. Ops never write into their inputs and keep the dtype.
+
+``bottleneck.py`` and ``folded.py`` hold a whole block of MobileNetV1 and V2 as one op, for training and for inference:
+the same numbers as its layers, computed slice by slice in the core's cache. The blocks of ``nn`` use them.
 """
 
 from npnets.ops.activation import (

@@ -17,6 +17,7 @@ forward        for each slice
 The backward goes the same way up, from the sums of one batch norm to those of the next.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from npnets.ops.convolution import (
 from npnets.ops.normalization import (
     Normalizer,
     centred_rows,
+    check_norm_settings,
     gradient_sums,
     joined,
     moments,
@@ -98,7 +100,6 @@ class BottleneckCache(NamedTuple):
     padded: np.ndarray  # (N, top + H + bottom, left + W + right, C_mid), what the depthwise convolution reads
     expanded_mask: np.ndarray | None
     filtered: Convolved
-    filtered_mask: np.ndarray
     projected: Convolved
     out_mask: np.ndarray | None
     shortcut: bool
@@ -106,6 +107,8 @@ class BottleneckCache(NamedTuple):
 
 def bottleneck_forward(x, expand, depthwise, project, *, stride=1, padding="same", dilation=1, shortcut=False):
     """Expand, filter and project in training: Table 1 of MobileNetV2, or without ``expand`` Figure 3 of MobileNetV1.
+
+    The running statistics are updated in place, as by ``batch_norm_forward``.
 
     Parameters
     ----------
@@ -126,21 +129,24 @@ def bottleneck_forward(x, expand, depthwise, project, *, stride=1, padding="same
     y : ndarray, shape (N, H_out, W_out, C_out)
     cache : BottleneckCache
 
-    The running statistics are updated in place.
-
     Raises
     ------
     ValueError
-        If the shapes do not fit, the dtypes differ, an activation is missing or is no ReLU or ReLU6, or a batch norm
-        would see a single value a channel.
+        If the shapes do not fit, the dtypes differ, a setting is out of range, an activation is missing or is no ReLU
+        or ReLU6, or a batch norm would see a single value a channel.
+
+    Notes
+    -----
+    Where the channels of x cancel almost wholly in a channel of ``x w``, its variance is rounded more than that of the
+    layers: it comes from sums over the channels of x.
     """
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "name": "bottleneck"}
     geo = _check(x, expand, depthwise, project, settings, shortcut)
     expanded = None if expand is None else _expansion(x, expand)
     padded, expanded_mask, filtered = _filter(x, expand, expanded, depthwise, geo)
-    filtered_mask, projected = _project(filtered, depthwise.activation, project)
+    projected = _project(filtered, depthwise.activation, project)
     y, out_mask = _output(projected, project.activation, x if shortcut else None)
-    inner = (expanded, padded, expanded_mask, filtered, filtered_mask, projected, out_mask)
+    inner = (expanded, padded, expanded_mask, filtered, projected, out_mask)
     return y, BottleneckCache((expand, depthwise, project), geo, *inner, shortcut)
 
 
@@ -170,8 +176,8 @@ def _expansion(x, expand):
 
     z is linear in x. With the mean of x, and the scatter S, the sum of ``(x - mean) (x - mean)^T`` over all pixels,
     channel c of z has the mean ``mean . w_c`` and the sum of squares ``w_c^T S w_c``. x has several times fewer
-    channels than z, so its statistics cost less than those of z would. (Where channels of x cancel in z almost wholly,
-    the variance is as exact as rounding of S allows, and never negative.)
+    channels than z, so its statistics cost less than those of z would. Rounding of S must not make a sum of squares
+    negative.
     """
     C_in = x.shape[-1]
     m = x.size // C_in
@@ -224,18 +230,16 @@ def _project(filtered, activation, project):
     """Normalize and clip what the depthwise convolution left, and multiply by the projection."""
     C_mid, C_out = project.w.shape
     y = np.empty((*filtered.y.shape[:3], C_out), filtered.y.dtype)
-    mask = np.empty(filtered.y.shape, bool)
-    clip = clip_of("bottleneck", activation, y)
     scale_and_shift = _affine(filtered)
 
     def project_images(images):
         z = scale_and_shift(images)
-        clip(z, out=z, mask=rows_of(mask[images]))
+        np.clip(z, 0, UPPER[activation], out=z)
         np.matmul(z.reshape(-1, C_mid), project.w, out=y[images].reshape(-1, C_out))
         return moments(rows_of(y[images]), C_out)
 
     mu, var = joined(run(project_images, _slices(filtered.y)))
-    return mask, Convolved(y, _norm(mu, var, project, y.size // C_out))
+    return Convolved(y, _norm(mu, var, project, y.size // C_out))
 
 
 def _output(projected, activation, straight):
@@ -277,24 +281,27 @@ def _through_projection(g, correction, cache):
     """Return the gradient below the middle activation, dw, and of its batch norm what :func:`_through_output` does.
 
     The gradient of the product is ``scale h`` with ``h = g + slope y + offset``. Its scale is left to the weights, on
-    either side of the product: there it is one multiplication a weight instead of one a pixel.
+    either side of the product: there it is one multiplication a weight instead of one a pixel. What the product read is
+    computed once more from the output of the depthwise convolution, and with it the slope of the activation.
     """
     _, depthwise, project = cache.weights
-    scale, upper = cache.projected.norm.scale, UPPER[depthwise.activation]
+    scale = cache.projected.norm.scale
     C_mid, C_out = project.w.shape
     filtered = cache.filtered.y
     weights = np.ascontiguousarray((project.w * scale).T)
     g_mid = np.empty_like(filtered)
     mu_row = along_row(cache.filtered.norm.mu, rows_of(filtered))
+    clip = clip_of("bottleneck", depthwise.activation, filtered)
     scale_and_shift = _affine(cache.filtered)
 
     def gradients(images):
         h = correction(g, images).reshape(-1, C_out)
         z = scale_and_shift(images)
-        np.clip(z, 0, upper, out=z)
+        mask = np.empty(z.shape, bool)
+        clip(z, out=z, mask=mask)
         dw = z.reshape(-1, C_mid).T @ h
         below = np.matmul(h, weights, out=g_mid[images].reshape(-1, C_mid))
-        below *= cache.filtered_mask[images].reshape(-1, C_mid)
+        below *= mask.reshape(-1, C_mid)
         return dw, gradient_sums(rows_of(g_mid[images]), rows_of(filtered[images]), mu_row)
 
     parts = run(gradients, _slices(filtered))
@@ -429,12 +436,16 @@ def _check(x, expand, depthwise, project, settings, shortcut):
             raise ValueError(f"bottleneck: {name}.w must have the shape {shape} for x {x.shape}, got {stage.w.shape}")
         if {array.dtype for array in stage.arrays} != {x.dtype}:
             raise ValueError(f"bottleneck: {name} must have the dtype of x, {x.dtype}")
+        for field, vector in zip(stage._fields[1:], stage.arrays[1:]):
+            if vector.shape != shape[-1:]:
+                raise ValueError(f"bottleneck: {name}.{field} must have the shape {shape[-1:]}, got {vector.shape}")
+        check_norm_settings("bottleneck", stage.decay, stage.eps)
         if name != "project" and stage.activation is None:
             raise ValueError(f'bottleneck: {name}.activation must be "relu" or "relu6", got None')
         clip_of("bottleneck", stage.activation, x)
     geo = geometry(x.shape[1:3], depthwise.w.shape[:2], **settings)
     y_shape = (len(x), *geo.out, C_out)
-    if len(x) * geo.out[0] * geo.out[1] < 2:
+    if len(x) * min(math.prod(geo.out), math.prod(geo.out if expand is None else x.shape[1:3])) < 2:
         raise ValueError(f"bottleneck: training needs at least 2 values a channel, x {x.shape} leaves one")
     if shortcut and y_shape != x.shape:
         raise ValueError(f"bottleneck: a shortcut adds x to the output, but x is {x.shape} and the output {y_shape}")

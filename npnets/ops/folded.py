@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npnets.ops.activation import finish_of
-from npnets.ops.checks import check_ndim
+from npnets.ops.checks import check_bias, check_ndim
 from npnets.ops.convolution import bordered, clear_border, depthwise_kernel, inside
 from npnets.parallel import cut, run
 from npnets.shapes import geometry
@@ -57,8 +57,8 @@ def folded_bottleneck(x, expand, depthwise, project, *, stride=1, padding="same"
     C_mid, C_out = depthwise.w.shape[-1], project.w.shape[-1]
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "name": "folded_bottleneck"}
     geo = geometry((H, W), depthwise.w.shape[:2], **settings)
+    _check_shapes(x, expand, depthwise, project, (N, *geo.out, C_out) if shortcut else x.shape)
     y = np.empty((N, *geo.out, C_out), np.result_type(x, project.w))
-    _check_shapes(x, expand, depthwise, project, y if shortcut else x)
     expanded, filtered, projected = (
         conv and finish_of("folded_bottleneck", conv.b, conv.activation, y) for conv in (expand, depthwise, project)
     )
@@ -85,12 +85,15 @@ def folded_bottleneck(x, expand, depthwise, project, *, stride=1, padding="same"
     return y
 
 
-def _check_shapes(x, expand, depthwise, project, straight):
+def _check_shapes(x, expand, depthwise, project, summed):
     C_in, C_mid = x.shape[-1], depthwise.w.shape[-1]
     for name, conv, C in (("expand", expand, C_in), ("project", project, C_mid)):
         if conv is not None and (conv.w.ndim != 2 or conv.w.shape[0] != C):
             raise ValueError(f"folded_bottleneck: {name}.w must have the shape ({C}, C), got {conv.w.shape}")
     if C_mid != (C_in if expand is None else expand.w.shape[1]):
         raise ValueError(f"folded_bottleneck: depthwise.w {depthwise.w.shape} does not fit the {C_in} channels of x")
-    if straight.shape != x.shape:
-        raise ValueError(f"folded_bottleneck: a shortcut adds x {x.shape} to the output {straight.shape}")
+    for conv in (expand, depthwise, project):
+        if conv is not None:
+            check_bias("folded_bottleneck", conv.b, conv.w)
+    if summed != x.shape:
+        raise ValueError(f"folded_bottleneck: a shortcut adds x {x.shape} to the output {summed}")

@@ -205,7 +205,7 @@ def normalizer(mu, var, gamma, beta, eps):
 
 def gradient_sums(g, rows, mu_row):
     """Return ``sum g`` and ``sum g (x - mu)`` along the columns of a part: (R, k W C) -> (2, k W C)."""
-    sums = np.empty((2, g.shape[1]), g.dtype)
+    sums = np.empty((2, g.shape[1]), np.result_type(g, rows))
     g.sum(axis=0, out=sums[0])
     np.einsum("ij,ij->j", g, rows - mu_row, out=sums[1])
     return sums
@@ -227,13 +227,18 @@ def _pieces(rows):
     return cut(len(rows), rows.itemsize * rows.shape[1])
 
 
+def check_norm_settings(op, decay, eps):
+    """Raise ``ValueError`` for a decay or an eps that batch norm cannot have; the error names ``op``."""
+    if not 0 <= decay <= 1:
+        raise ValueError(f"{op}: decay (the weight of the old statistic) must be from 0 to 1, got {decay}")
+    if eps < 0:
+        raise ValueError(f"{op}: eps must not be negative, got {eps}")
+
+
 def _check_batch_norm(x, gamma, beta, running_mean, running_var, decay, eps):
     check_floating("batch_norm", x, "x")
     check_not_empty("batch_norm", x)
-    if not 0 <= decay <= 1:
-        raise ValueError(f"batch_norm: decay (the weight of the old statistic) must be from 0 to 1, got {decay}")
-    if eps < 0:
-        raise ValueError(f"batch_norm: eps must not be negative, got {eps}")
+    check_norm_settings("batch_norm", decay, eps)
     if x.ndim < 2:
         raise ValueError(f"batch_norm: x must have the shape (N, C) or (N, H, W, C), got {x.shape}")
     C = x.shape[-1]

@@ -15,7 +15,8 @@ LONG_ROW = 6144
 def rows_of(x):
     """View x as rows of whole lines of pixels: (N, H, W, C) -> (N H / k, k W C), with enough lines for a long row.
 
-    k divides H: a row never reaches into the next image. For (N, C) a row is a sample.
+    k divides H: a row never reaches into the next image. For (N, C) a row is a sample. As with ``reshape``, the rows of
+    an array that is not contiguous are a copy.
     """
     length = x.shape[-1] * (x.shape[-2] if x.ndim > 2 else 1)
     H = x.shape[-3] if x.ndim > 3 else 1

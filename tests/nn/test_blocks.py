@@ -296,6 +296,7 @@ CHANGES = {
     "another kind of layer": lambda m: setattr(m, "project", nn.Conv2d(12, 4, 1, rng=RNG, dtype=float)),
     "another norm": lambda m: setattr(m, "depthwise_bn", nn.ReLU6()),
     "a layer at the end": lambda m: setattr(m, "last", nn.ReLU()),
+    "a norm of another dtype": lambda m: setattr(m, "depthwise_bn", nn.BatchNorm(12, activation="relu6")),
     "no activation": lambda m: setattr(m.expand_bn, "activation", None),
     "a shortcut of its own": lambda m: setattr(m, "shortcut", nn.PointwiseConv2d(4, 4, rng=RNG, dtype=float)),
 }
@@ -315,6 +316,34 @@ def test_images_of_another_dtype_go_layer_by_layer(ops_called):
     module = ONE_OP["InvertedResidual"]()
     module(images(3, 6, 5, 4).astype(np.float32), training=True)
     assert not ops_called
+
+
+def test_training_as_one_op_lets_go_of_what_an_earlier_inference_kept():
+    module, x = ONE_OP["InvertedResidual"](), images(3, 6, 5, 4)
+    module(x)
+    assert module.depthwise.cache is not None
+    module.depthwise.observers.append(lambda y: None)
+    module(x, training=True)
+    assert all(layer.cache is None for _, layer in module.chain())
+
+
+def test_an_observer_that_fails_leaves_the_running_statistics_alone():
+    module, x = ONE_OP["InvertedResidual"](), images(3, 6, 5, 4)
+    before = module.state_dict()
+
+    def fail(y):
+        raise RuntimeError("looked too closely")
+
+    module.project_bn.observers.append(fail)
+    with pytest.raises(RuntimeError, match="looked too closely"):
+        module(x, training=True)
+    for name, array in module.state_dict().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_a_list_is_refused_by_the_layer():
+    with pytest.raises(ValueError, match="must be a NumPy array"):
+        ONE_OP["InvertedResidual"]()([[1.0]], training=True)
 
 
 def test_a_shape_that_does_not_fit_is_named_by_the_layer():

@@ -380,3 +380,13 @@ def test_a_folded_model_can_be_copied():
     folded = nn.fold_batch_norm(model)
     twin = copy.deepcopy(folded)
     assert np.array_equal(twin(x), folded(x))
+
+
+def test_folding_after_a_training_step_takes_no_activations_along():
+    block = nn.InvertedResidual(4, 4, 2, rng=np.random.default_rng(0))
+    block(np.random.default_rng(1).standard_normal((2, 5, 5, 4)).astype(np.float32), training=True)
+    folded = nn.fold_batch_norm(block)
+    assert block.cache is not None
+    assert all(getattr(module, "cache", None) is None for _, module in folded.named_modules())
+    with pytest.raises(RuntimeError):
+        folded.backward(np.ones((2, 5, 5, 4), np.float32))

@@ -33,7 +33,8 @@ def blocks(draw):
     kernel, (H, W), settings = draw(window_settings(max_kernel=5, max_dilation=2))
     out = geometry((H, W), kernel, **settings, name="").out
     C_in, C_mid, C_out = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    N = draw(st.integers(3 if out == (1, 1) else 2, 4))
+    few = 1 in (out[0] * out[1], H * W)  # with two values a channel x_hat is close to +-1, whatever x is
+    N = draw(st.integers(3 if few else 1 if min(out[0] * out[1], H * W) > 2 else 2, 4))
     expands = draw(st.booleans())
     C_mid = C_mid if expands else C_in
     if out == (H, W) and draw(st.booleans()):
@@ -82,11 +83,19 @@ def assert_close(actual, expected, what, tolerance=1e-8):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, err_msg=what)
 
 
-@given(blocks())
-def test_it_computes_what_the_layers_compute(drawn):
-    x, block, settings, seed = drawn
+@pytest.mark.parametrize("piece_bytes", [1 << 20, 300], ids=["one slice", "many slices"])
+@given(drawn=blocks())
+def test_it_computes_what_the_layers_compute(piece_bytes, drawn):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "PIECE_BYTES", piece_bytes)
+        check_against_the_layers(*drawn)
+
+
+def check_against_the_layers(x, block, settings, seed):
     note(f"{settings}, x {x.shape}, w {[s and s.w.shape for s in block]}")
     ours, theirs = fresh(block), fresh(block)
+    x = np.asfortranarray(x)
+    x.flags.writeable = False
     y, cache = bottleneck_forward(x, *ours, **settings)
     expected, backward = layer_by_layer(x, theirs, **settings)
     assert_close(y, expected, "y")
@@ -95,8 +104,10 @@ def test_it_computes_what_the_layers_compute(drawn):
             assert_close(a.running_mean, b.running_mean, "running_mean")
             assert_close(a.running_var, b.running_var, "running_var")
     dy = np.random.default_rng([seed, 1]).standard_normal(y.shape)
-    dy.flags.writeable = x.flags.writeable = False
-    dx, *gradients = bottleneck_backward(dy, cache)
+    given = dy.copy(order="F")
+    given.flags.writeable = False
+    y[...] = np.nan  # what it gave away it does not need any more
+    dx, *gradients = bottleneck_backward(given, cache)
     expected_dx, expected_gradients = backward(dy)
     # inv_std reaches 300 where a channel is almost constant, and enters once for each batch norm on the way.
     assert_close(dx, expected_dx, "dx", 1e-6)
@@ -179,6 +190,8 @@ MISUSES = {
     r"bottleneck: a shortcut adds x to the output, but x is \(2, 6, 7, 4\) and the output \(2, 3, 4, 4\)": {
         "settings": {"stride": 2, "shortcut": True}
     },
+    r"bottleneck: expand.gamma must have the shape \(12,\), got \(1,\)": {"gamma": np.ones(1)},
+    r"bottleneck: decay \(the weight of the old statistic\) must be from 0 to 1, got 2": {"decay": 2},
     r"bottleneck: training needs at least 2 values a channel, x \(1, 6, 7, 4\) leaves one": {
         "N": 1,
         "settings": {"stride": 7},
@@ -195,12 +208,21 @@ def test_misuse_is_named(message, rng):
         project = conv_norm(rng, misuse["project"], None)
     if "activation" in misuse:
         expand = expand._replace(activation=misuse["activation"])
+    for field in {"gamma", "decay"} & misuse.keys():
+        expand = expand._replace(**{field: misuse[field]})
     if "dtype" in misuse:
         x, expand = x.astype(misuse["dtype"]), fresh([expand], misuse["dtype"])[0]
     if "expand" in misuse:
         expand = None
     with pytest.raises(ValueError, match=message):
         bottleneck_forward(x, expand, depthwise, project, **misuse.get("settings", {}))
+
+
+def test_one_pixel_alone_has_no_variance_even_if_padding_makes_more_of_it(rng):
+    expand, depthwise, project = plain_block(rng)
+    with pytest.raises(ValueError, match=r"training needs at least 2 values a channel, x \(1, 1, 1, 4\) leaves one"):
+        bottleneck_forward(rng.standard_normal((1, 1, 1, 4)), expand, depthwise, project, padding=2)
+    assert np.isfinite(expand.running_mean).all()
 
 
 def test_a_dy_of_another_shape_is_refused(rng):

@@ -40,11 +40,14 @@ def one_after_the_other(x, expand, depthwise, project, shortcut=False, **setting
     return y + x if shortcut else y
 
 
-@given(blocks())
-def test_it_is_its_convolutions_one_after_the_other(drawn):
+@pytest.mark.parametrize("piece_bytes", [1 << 20, 300], ids=["one slice", "many slices"])
+@given(drawn=blocks())
+def test_it_is_its_convolutions_one_after_the_other(piece_bytes, drawn):
     x, block, settings = drawn
     x.flags.writeable = False
-    y = folded_bottleneck(x, *block, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "PIECE_BYTES", piece_bytes)
+        y = folded_bottleneck(x, *block, **settings)
     assert_close("y", y, one_after_the_other(x, *block, **settings), 1e-12)
     assert not np.may_share_memory(x, y)
 
@@ -81,3 +84,11 @@ def test_what_does_not_fit_is_named(what, rng):
     block = [shape and conv(rng, shape, "relu") for shape in shapes]
     with pytest.raises(ValueError, match=message):
         folded_bottleneck(rng.standard_normal((2, 6, 5, 3)), *block, **settings)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_a_bias_of_another_length_is_named(k, rng):
+    block = [conv(rng, shape, "relu") for shape in ((3, 8), (3, 3, 8), (8, 3))]
+    block[k] = block[k]._replace(b=np.ones(1))
+    with pytest.raises(ValueError, match="folded_bottleneck: b must have the shape"):
+        folded_bottleneck(rng.standard_normal((2, 6, 5, 3)), *block)
