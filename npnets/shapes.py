@@ -139,6 +139,41 @@ def geometry(size: Pair, kernel: Pair, *, stride=1, padding="same", dilation=1, 
     return Geometry(kernel, stride, dilation, pads, out)
 
 
+def atrous_strides(strides, output_stride: int | None) -> list[Pair]:
+    """Return the (stride, dilation) of each layer of a network whose maps shall not become smaller than a given size.
+
+    Once the strides so far multiply up to ``output_stride``, a later stride s becomes 1, and the layers after it look
+    for their pixels s times as far apart: the same pixels that they would have seen, on a map that was not thinned out
+    (the atrous convolution of DeepLab; section 6.3 of MobileNetV2 names the output stride).
+
+    >>> atrous_strides([2, 2, 1, 2, 1], output_stride=4)
+    [(2, 1), (2, 1), (1, 1), (1, 1), (1, 2)]
+
+    Parameters
+    ----------
+    strides : iterable of int
+        From the first layer of the network on.
+    output_stride : {8, 16, 32} or None
+        None keeps all strides.
+    """
+    so_far, rate, found = 1, 1, []
+    for s in strides:
+        if so_far == output_stride:
+            found.append((1, rate))
+            rate *= s
+        else:
+            found.append((s, rate))
+            so_far *= s
+    return found
+
+
+def check_output_stride(value):
+    """Return ``value``, or raise a ``ValueError`` unless it is 8, 16, 32 or None."""
+    if value is not None and (isinstance(value, bool) or value not in (8, 16, 32)):
+        raise ValueError(f"output_stride must be 8, 16 or 32 (or None, to keep all strides), got {value!r}")
+    return value
+
+
 def scale_channels(channels: int, width_mult: float) -> int:
     """Return MobileNetV1's channel count for a width multiplier: ``max(int(alpha * d), 8)``.
 

@@ -291,11 +291,11 @@ def test_a_method_that_an_object_had_of_its_own_is_put_back():
 
 def test_only_the_timed_steps_take_blocks_apart(monkeypatch):
     """The first of the three times is that of a training."""
-    from npnets.nn import blocks
+    from npnets.nn.blocks import mobile
 
     calls = []
-    real = blocks.bottleneck_forward
-    monkeypatch.setattr(blocks, "bottleneck_forward", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    real = mobile.bottleneck_forward
+    monkeypatch.setattr(mobile, "bottleneck_forward", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
     model = nn.Sequential(block=nn.InvertedResidual(4, 4, t=2, rng=rng()))
     found = profile_step(model, (2, 4, 4, 4), repeats=3, warmup=2, threads=1)
     assert len(calls) == 2 + 3

@@ -133,3 +133,30 @@ def test_efficientnet_repeats():
     """B0's repeats 1 2 2 3 3 4 1 scaled by B1's depth 1.1 and B7's 3.1."""
     assert [shapes.round_repeats(n, 1.1) for n in (1, 2, 2, 3, 3, 4, 1)] == [2, 3, 3, 4, 4, 5, 2]
     assert [shapes.round_repeats(n, 3.1) for n in (1, 2, 2, 3, 3, 4, 1)] == [4, 7, 7, 10, 10, 13, 4]
+
+
+V2_STRIDES = [2, 1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1]  # stem and 17 bottlenecks
+
+
+@pytest.mark.parametrize(
+    "output_stride, strides, rates",
+    [(None, 32, {1}), (32, 32, {1}), (16, 16, {1, 2}), (8, 8, {1, 2, 4})],
+)
+def test_atrous_strides_stop_at_the_output_stride(output_stride, strides, rates):
+    found = shapes.atrous_strides(V2_STRIDES, output_stride)
+    assert np.prod([s for s, _ in found]) == strides and {rate for _, rate in found} == rates
+    assert len(found) == len(V2_STRIDES)
+
+
+def test_a_layer_that_lost_its_stride_still_sees_neighbouring_pixels():
+    """Its input is not thinned out yet; that of the layers after it would have been."""
+    found = shapes.atrous_strides(V2_STRIDES, 16)
+    assert found[14:] == [(1, 1), (1, 2), (1, 2), (1, 2)]
+    assert shapes.atrous_strides(V2_STRIDES, 8)[7:] == [(1, 1), *[(1, 2)] * 7, *[(1, 4)] * 3]
+
+
+@pytest.mark.parametrize("value", [4, 12, 0, "16", 16.5, True, -8])
+def test_only_three_output_strides_exist(value):
+    with pytest.raises(ValueError, match="output_stride must be 8, 16 or 32"):
+        shapes.check_output_stride(value)
+    assert [shapes.check_output_stride(good) for good in (8, 16, 32, None)] == [8, 16, 32, None]

@@ -311,6 +311,7 @@ LAYERS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "Residual": (_residual, IMAGE),
     "Concat": (_concat, IMAGE),
     "ConvBNAct": (lambda nn, rng: nn.ConvBNAct(3, 4, int(rng.integers(1, 4)), **_spatial(rng)), IMAGE),
+    "ConvAct": (lambda nn, rng: nn.ConvAct(3, 4, int(rng.integers(1, 4)), **_spatial(rng)), IMAGE),
     "DepthwiseSeparable": (lambda nn, rng: nn.DepthwiseSeparable(3, 4, **_spatial(rng)), IMAGE),
     "InvertedResidual": (_inverted_residual, IMAGE),
 }

@@ -1,7 +1,7 @@
 """Bookkeeping: who owns which array. The mathematics stands in :mod:`npnets.ops`."""
 
 from npnets.nn import init
-from npnets.nn.blocks import ConvBNAct, DepthwiseSeparable, InvertedResidual
+from npnets.nn.blocks import ConvAct, ConvBNAct, DepthwiseSeparable, InvertedResidual
 from npnets.nn.folding import fold_batch_norm
 from npnets.nn.layers import (
     ACTIVATIONS,
@@ -33,6 +33,7 @@ __all__ = [
     "BatchNorm",
     "Concat",
     "Conv2d",
+    "ConvAct",
     "ConvBNAct",
     "DepthwiseConv2d",
     "DepthwiseSeparable",

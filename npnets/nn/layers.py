@@ -106,7 +106,7 @@ class _Convolution(Layer):
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     def output_shape(self, shape):
-        H, W, _ = _check_image(self, shape, self.C_in)
+        H, W, _ = _check_stride(self, _check_image(self, shape, self.C_in))
         return (*geometry((H, W), self.kernel, **self.settings, name=type(self).__name__).out, self.C_out)
 
     def macs(self, shape):
@@ -158,6 +158,7 @@ class Conv2d(_Convolution):
         self.b = _bias(C_out, dtype) if bias else None
 
     def apply(self, x, training):
+        _check_stride(self, x.shape[1:])
         return ops.conv2d_forward(x, self.w.value, self.value("b"), **self.settings, activation=self.activation)
 
     def apply_backward(self, dy, cache):
@@ -198,6 +199,7 @@ class DepthwiseConv2d(_Convolution):
         self.b = _bias(C, dtype) if bias else None
 
     def apply(self, x, training):
+        _check_stride(self, x.shape[1:])
         arrays = x, self.w.value, self.value("b")
         return ops.depthwise_conv2d_forward(*arrays, **self.settings, activation=self.activation)
 
@@ -381,7 +383,7 @@ class _Pool2d(Layer):
         return {"stride": self.stride, "padding": self.padding}
 
     def output_shape(self, shape):
-        H, W, C = _check_image(self, shape)
+        H, W, C = _check_stride(self, _check_image(self, shape))
         return (*geometry((H, W), self.size, **self.settings, name=type(self).__name__).out, C)
 
     def describe(self):
@@ -401,6 +403,7 @@ class MaxPool2d(_Pool2d):
     """
 
     def apply(self, x, training):
+        _check_stride(self, x.shape[1:])
         return ops.max_pool2d_forward(x, self.size, **self.settings)
 
     def apply_backward(self, dy, cache):
@@ -417,6 +420,7 @@ class AvgPool2d(_Pool2d):
     """
 
     def apply(self, x, training):
+        _check_stride(self, x.shape[1:])
         return ops.avg_pool2d_forward(x, self.size, **self.settings)
 
     def apply_backward(self, dy, cache):
@@ -594,6 +598,17 @@ def _check_image(layer, shape, channels=None):
         raise ValueError(f"{name}: needs an image (H, W, C), got the shape {shape}")
     if channels not in (None, shape[-1]):
         raise ValueError(f"{name}: expects {channels} channels, got an image of {shape}")
+    return shape
+
+
+def _check_stride(layer, shape):
+    """Return the shape of an image, or raise ``ValueError`` if there is nothing left in it for the stride to skip."""
+    if any(s > n for s, n in zip(layer.stride, shape)):
+        H, W = shape[:2]
+        raise ValueError(
+            f"{type(layer).__name__}: an image of {H}x{W} pixels is too small for the stride {_short(layer.stride)}; "
+            "use a higher resolution"
+        )
     return shape
 
 

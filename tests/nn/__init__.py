@@ -97,6 +97,7 @@ CASES = {
     "Concat": (_concat, IMAGE),
     "ConvBNAct": (lambda rng, dtype: nn.ConvBNAct(3, 4, 3, stride=2, **_drawn(rng, dtype)), IMAGE),
     "ConvBNAct, 1x1": (lambda rng, dtype: nn.ConvBNAct(3, 4, 1, activation=None, **_drawn(rng, dtype)), IMAGE),
+    "ConvAct": (lambda rng, dtype: nn.ConvAct(3, 4, 3, dilation=2, **_drawn(rng, dtype)), IMAGE),
     "DepthwiseSeparable": (lambda rng, dtype: nn.DepthwiseSeparable(3, 4, stride=2, **_drawn(rng, dtype)), IMAGE),
     "InvertedResidual": (lambda rng, dtype: nn.InvertedResidual(3, 3, **_drawn(rng, dtype)), IMAGE),
     "InvertedResidual, stride 2": (

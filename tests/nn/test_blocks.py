@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npnets import nn, ops
-from npnets.nn import blocks
+from npnets.nn.blocks import mobile
 from tests.models import gradient_errors
 from tests.nn import make, randomize
 
@@ -242,8 +242,8 @@ def run_through(module, x, dy):
 def ops_called(monkeypatch):
     """Count the calls of the one op."""
     called = []
-    forward = blocks.bottleneck_forward
-    monkeypatch.setattr(blocks, "bottleneck_forward", lambda *a, **k: called.append(1) or forward(*a, **k))
+    forward = mobile.bottleneck_forward
+    monkeypatch.setattr(mobile, "bottleneck_forward", lambda *a, **k: called.append(1) or forward(*a, **k))
     return called
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npnets import cost, models, nn
-from npnets.nn import blocks
+from npnets.nn.blocks import mobile
 from tests.nn import CASES, arrays_of, make, randomize
 from tests.oracles import relative_error
 
@@ -348,8 +348,8 @@ def test_a_folded_block_is_one_op_unless_somebody_looks_at_its_layers(make_block
     model, x = trained(make_block(3, 3, **drawn()), (5, 6, 3))
     folded = nn.fold_batch_norm(model)
     calls, seen = [], []
-    op = blocks.folded_bottleneck
-    monkeypatch.setattr(blocks, "folded_bottleneck", lambda *args, **settings: calls.append(1) or op(*args, **settings))
+    op = mobile.folded_bottleneck
+    monkeypatch.setattr(mobile, "folded_bottleneck", lambda *args, **settings: calls.append(1) or op(*args, **settings))
     y = folded(x)
     folded.depthwise.observers.append(seen.append)
     np.testing.assert_allclose(folded(x), y, rtol=1e-12, atol=1e-12)

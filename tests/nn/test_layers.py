@@ -372,3 +372,25 @@ def test_an_image_too_small_for_the_kernel_is_refused_by_both():
     for call in (lambda: layer(np.zeros((1, 4, 4, 3), np.float32)), lambda: layer.trace((4, 4, 3), print)):
         with pytest.raises(ValueError, match=r"5x5 kernel .* image of 4x4 pixels"):
             call()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, 3, stride=2, rng=np.random.default_rng(0)),
+        nn.DepthwiseConv2d(3, 3, stride=2, rng=np.random.default_rng(0)),
+        nn.MaxPool2d(3, stride=2, padding="same"),
+        nn.AvgPool2d(3, stride=2, padding="same"),
+        nn.InvertedResidual(3, 4, stride=2, rng=np.random.default_rng(0)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+@pytest.mark.parametrize("H, W", [(1, 5), (5, 1)])
+def test_a_single_line_of_pixels_cannot_be_halved(layer, H, W):
+    """Under SAME padding it would go through without an error, and the stride would do nothing."""
+    message = f"an image of {H}x{W} pixels is too small for the stride 2; use a higher resolution"
+    with pytest.raises(ValueError, match=message):
+        layer.trace((H, W, 3), lambda *args: None)
+    for training in (True, False):
+        with pytest.raises(ValueError, match=message):
+            layer(np.ones((2, H, W, 3), np.float32), training)

@@ -1,66 +1,16 @@
-"""The building blocks of the papers, as chains of layers.
+"""The blocks of MobileNetV1 and V2.
 
-A block is a :class:`Sequential` (or a :class:`Residual`, where the paper adds the input), so its forward and backward
-are those of its layers. ReLU and ReLU6 are applied by the batch norm before them, in the same pass over the images.
-In training, the blocks of MobileNetV1 and V2 compute the same in one op, faster (see :class:`Bottleneck`).
-The keywords that all blocks share:
-
-stride : int
-    Of the spatial convolution.
-padding : "same" or "symmetric"
-    Of the spatial convolution; weights trained in PyTorch expect the symmetric one.
-bn_decay, bn_eps : float
-    Of every batch norm.
-rng : numpy.random.Generator
-dtype : numpy dtype
+In training each computes what its layers do in one op, faster (see :class:`Bottleneck`).
 """
 
 import numpy as np
 
-from npnets.nn.layers import BatchNorm, Conv2d, DepthwiseConv2d, PointwiseConv2d, activation_layer
-from npnets.nn.module import Residual, Sequential
+from npnets.nn.blocks.conv import norm_and_activation
+from npnets.nn.layers import BatchNorm, DepthwiseConv2d, PointwiseConv2d
+from npnets.nn.module import Residual
 from npnets.ops.bottleneck import ConvNorm, bottleneck_backward, bottleneck_forward
 from npnets.ops.folded import FoldedConv, folded_bottleneck
 from npnets.shapes import integer, pair
-
-
-def _norm_and_activation(name, C, activation, norm):
-    """Return the layers of a batch norm and the activation after it: a single one where they share a pass."""
-    if activation in (None, "relu", "relu6"):
-        return {name: BatchNorm(C, activation=activation, **norm)}
-    return {name: BatchNorm(C, **norm), name.replace("bn", "act"): activation_layer(activation)}
-
-
-class ConvBNAct(Sequential):
-    """Standard convolution, batch norm, activation: Figure 3 (left) of MobileNetV1. A 1x1 becomes a pointwise layer.
-
-    Parameters
-    ----------
-    C_in, C_out : int
-    kernel : int or (int, int)
-    activation : {"relu", "relu6", "sigmoid", "swish"} or None
-    """
-
-    def __init__(
-        self,
-        C_in,
-        C_out,
-        kernel=3,
-        *,
-        stride=1,
-        activation="relu6",
-        padding="same",
-        bn_decay=0.99,
-        bn_eps=1e-3,
-        rng,
-        dtype=np.float32,
-    ):
-        if pair(kernel, "kernel") == pair(stride, "stride") == (1, 1):
-            conv = PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype)
-        else:
-            conv = Conv2d(C_in, C_out, kernel, stride=stride, padding=padding, rng=rng, dtype=dtype)
-        norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
-        super().__init__(conv=conv, **_norm_and_activation("bn", C_out, activation, norm))
 
 
 class Bottleneck(Residual):
@@ -123,6 +73,7 @@ class Bottleneck(Residual):
             and isinstance(x, np.ndarray)
             and x.ndim == 4
             and x.shape[-1] == layers[0].C_in
+            and all(s <= n for s, n in zip(self.depthwise.stride, x.shape[1:3]))
             and all(layer.w.dtype == x.dtype for layer in layers)
         )
 
@@ -198,6 +149,7 @@ class DepthwiseSeparable(Bottleneck):
         kernel=3,
         *,
         stride=1,
+        dilation=1,
         activation="relu",
         decay_depthwise=False,
         padding="same",
@@ -206,14 +158,14 @@ class DepthwiseSeparable(Bottleneck):
         rng,
         dtype=np.float32,
     ):
-        spatial = {"stride": stride, "padding": padding, "decay": decay_depthwise, "rng": rng, "dtype": dtype}
+        spatial = {"stride": stride, "padding": padding, "dilation": dilation, "rng": rng, "dtype": dtype}
         norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
         super().__init__(
             adds_input=False,
-            depthwise=DepthwiseConv2d(C_in, kernel, **spatial),
-            **_norm_and_activation("depthwise_bn", C_in, activation, norm),
+            depthwise=DepthwiseConv2d(C_in, kernel, decay=decay_depthwise, **spatial),
+            **norm_and_activation("depthwise_bn", C_in, activation, norm),
             pointwise=PointwiseConv2d(C_in, C_out, rng=rng, dtype=dtype),
-            **_norm_and_activation("pointwise_bn", C_out, activation, norm),
+            **norm_and_activation("pointwise_bn", C_out, activation, norm),
         )
 
 
@@ -246,6 +198,7 @@ class InvertedResidual(Bottleneck):
         kernel=3,
         *,
         stride=1,
+        dilation=1,
         bottleneck="linear",
         shortcut="bottleneck",
         padding="same",
@@ -262,6 +215,7 @@ class InvertedResidual(Bottleneck):
         keeps_shape = pair(stride, "stride") == (1, 1) and C_in == C_out
         norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
         weight = {"rng": rng, "dtype": dtype}
+        spatial = {"stride": stride, "padding": padding, "dilation": dilation}
 
         expansion = {}
         if t != 1:
@@ -270,7 +224,7 @@ class InvertedResidual(Bottleneck):
                 "expand_bn": BatchNorm(expanded, activation="relu6", **norm),
             }
         filtering = {
-            "depthwise": DepthwiseConv2d(expanded, kernel, stride=stride, padding=padding, **weight),
+            "depthwise": DepthwiseConv2d(expanded, kernel, **spatial, **weight),
             "depthwise_bn": BatchNorm(expanded, activation="relu6", **norm),
         }
         if keeps_shape and shortcut == "expansion":
