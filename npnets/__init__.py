@@ -32,8 +32,10 @@ In reading order
 ``probes``          activations and weights over time
 ``training``        fit, evaluate, History
 ``profiling``       where the time of a training step goes, layer by layer
+``latency``         how long one image takes on one core
 ``checkpoint``      save and resume, bit for bit
 ``plots``           the figures
+``course``          exercises that check themselves, for the notebooks
 ``runs``            a training in a folder: its settings and files
 ``benchmarks``      speed and memory beside other libraries
 ``cli``             ``python -m npnets``
@@ -51,8 +53,8 @@ __version__ = "0.1.0"
 
 # Imported when first asked for, so that `import npnets` stays quick: they bring tqdm, matplotlib and others along.
 _LATER = (
-    "augment", "benchmarks", "checkpoint", "cli", "datasets", "gradcheck", "parallel", "plots", "probes", "profiling",
-    "reference", "runs", "shapes", "training",
+    "augment", "benchmarks", "checkpoint", "cli", "course", "datasets", "gradcheck", "latency", "parallel", "plots",
+    "probes", "profiling", "reference", "runs", "shapes", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "cost", "models", "nn", "ops", "optim", "threads", *_LATER]

@@ -4,18 +4,22 @@ A checkpoint is a plain ``.npz`` file: the arrays of the model, the optimizer an
 like ``model/stem.conv.w`` and ``optimizer/momentum.stem.conv.w``, and one JSON text with everything that is not an
 array. Nothing in it is ever unpickled. It is written to a temporary name and renamed, so that a crash at any moment
 leaves the last whole one.
+
+Weights alone, without the rest of a training, are written by :func:`save_weights`, and read by the
+``load_state_dict`` of a model; :func:`from_torch` takes them over from PyTorch.
 """
 
 import contextlib
 import io
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from npnets import models
+from npnets.nn.weights import checkpoint_state, read_npz
+from npnets.nn.weights import from_torch as from_torch  # the way to it for users
 from npnets.shapes import integer
 
 FORMAT = "npnets checkpoint 1"
@@ -37,10 +41,42 @@ def write(path, arrays, numbers):
         If it cannot be written (no space, no permission); what was at ``path`` is untouched.
     """
     text = json.dumps({"format": FORMAT} | numbers, allow_nan=False)
+    _write_npz(path, arrays | {"json": np.array(text)})
+
+
+def _write_npz(path, arrays):
     archive = io.BytesIO()  # whole in memory first: on a full disk, NumPy 1.26 would not close a half-written one
-    np.savez(archive, **arrays, json=np.array(text))
+    np.savez(archive, **arrays)
     with replacing(path) as file:
         file.write(archive.getbuffer())
+
+
+def save_weights(path, model):
+    """Write the weights and running statistics of a model atomically; ``model.load_state_dict(path)`` reads them.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.npz``, or ``.safetensors`` for other programs.
+    model : nn.Module
+
+    Raises
+    ------
+    ValueError
+        If the name ends otherwise.
+    OSError
+        As :func:`write`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npz":
+        _write_npz(path, model.state_dict())
+    elif suffix == ".safetensors":
+        from safetensors.numpy import save
+
+        with replacing(path) as file:
+            file.write(save(model.state_dict()))
+    else:
+        raise ValueError(f"weights are written to an .npz or a .safetensors file, not to {path}")
 
 
 def write_json(path, data):
@@ -90,12 +126,7 @@ def read(path):
 
 
 def _parse(file):
-    damaged = zipfile.ZipFile(file).testzip()  # all checksums; np.load checks only what it happens to read to the end
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} is wrong")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as members:
-        arrays = {name: members[name] for name in members.files}
+    arrays = read_npz(file)
     if "json" not in arrays:
         raise ValueError("it has no part named json")
     numbers = json.loads(str(arrays.pop("json")))
@@ -168,17 +199,13 @@ def load_model(path, *, averaged=True):
         As :func:`read`; also if the arrays do not belong to the model that the checkpoint names.
     """
     arrays, numbers = read(path)
-    state = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-    if averaged:
-        prefix = "average/average."
-        state |= {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     try:
         name, settings = numbers["about"]["model"], dict(numbers["about"]["model_settings"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not tell which model it holds") from error
     try:
         model = models.build(name, **settings)
-        model.load_state_dict(state)
+        model.load_state_dict(checkpoint_state(arrays, averaged))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}, model {name!r}: {error}") from error
     return model, numbers

@@ -1,4 +1,4 @@
-"""``python -m npnets``: train, evaluate, cost, profile, gradcheck, data, benchmark.
+"""``python -m npnets``: train, evaluate, cost, profile, latency, gradcheck, data, benchmark.
 
 Wrong input ends with one line on stderr and exit code 2; a training that diverges with 1; Ctrl-C with 130. What takes
 long to import is imported by the command that needs it.
@@ -116,25 +116,47 @@ def evaluate(options):
 
 
 def print_cost(options):
-    """Print what a model costs, layer by layer."""
+    """Print what a model costs, layer by layer, or a paper's cost tables beside the computed numbers."""
+    if (options.model is None) == (options.paper is None):
+        raise ValueError(f"name a model or a --paper; models: {', '.join(models.names())}")
+    if options.paper:
+        tables = cost.paper_tables(options.paper)
+        print("\n\n".join(table.to_markdown() if options.markdown else str(table) for table in tables))
+        return
+    if options.part and (options.scales or options.mirrored):
+        raise ValueError("--part does not go with --scales and --mirrored, which are of the whole network")
     model, image = _described_model(options)
-    profile = cost.profile(model, image)
+    counting = {"bn": options.bn, "atrous": options.atrous}
+    profile = cost.profile(model, image, **counting)
+    several = None
+    if options.scales or options.mirrored:
+        several = cost.multi_scale(model, image, options.scales or [1.0], mirrored=options.mirrored, **counting)
+    if options.part:
+        profile = profile.part(options.part)
     print(profile.to_markdown() if options.markdown else profile)
     if not options.markdown:
         print(f"\nwithout batch norm {profile.params_without_bn:,} parameters")
         for kind, (macs, params) in profile.shares().items():
             print(f"  {kind:12} {macs:7.2%} of the multiply-adds, {params:7.2%} of the parameters")
+    if several:
+        sizes = ", ".join(f"{one.input_shape[0]}x{one.input_shape[1]}" for one in several.profiles.values())
+        mirrored = ", each with its mirror image" if options.mirrored else ""
+        print(f"\nat {sizes}{mirrored}: {several.macs:,} multiply-adds")
 
 
-def _described_model(options):
-    """Return the model of the options of :func:`_add_model`, and the shape (H, W, C) of its images."""
+def _described_model(options, name=None):
+    """Return the model of the options of :func:`_add_model`, and the shape (H, W, C) of its images.
+
+    Where the options name several models, ``name`` tells which.
+    """
+    name = name or options.model
     settings = {"num_classes": options.classes, "in_channels": options.channels, "width_mult": options.width}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    resolution = options.resolution or models.resolution(options.model)
-    if models.has_setting(options.model, "image_size"):
+    settings = {name: value for name, value in settings.items() if value is not None} | dict(options.set)
+    resolution = options.resolution or models.resolution(name)
+    if models.has_setting(name, "image_size"):
         settings["image_size"] = resolution
-    model = models.build(options.model, **settings)
-    return model, (resolution, resolution, options.channels or models.in_channels(options.model))
+    model = models.build(name, **settings)
+    return model, (resolution, resolution, options.channels or models.in_channels(name))
 
 
 def profile(options):
@@ -174,6 +196,28 @@ def _profile_picture(found, by, sort):
     if by == "kind":
         return plots.png(plots.step_shares(found))
     return plots.png(plots.step_times(found, by=by, sort=sort, title=found.heading()))
+
+
+def latency(options):
+    """Time the inference of one image by each of the models."""
+    from npnets import benchmarks, checkpoint
+    from npnets.benchmarks import machine
+    from npnets.latency import LatencyReport, measure_latency
+
+    benchmarks.check_writable(options.json, "--json")
+    described = {name: _described_model(options, name) for name in options.model}
+    for name, (model, image) in described.items():
+        try:
+            cost.profile(model, image)  # so that what cannot be run is told before anything is timed
+        except ValueError as error:
+            raise ValueError(f"{name} with images of {image[0]}x{image[1]} pixels: {error}") from error
+    settings = {name: getattr(options, name) for name in ("repeats", "warmup", "threads", "fold")}
+    settings["progress"] = sys.stderr.isatty()
+    found = [measure_latency(*of_model, **settings, name=name) for name, of_model in described.items()]
+    report, about = LatencyReport(tuple(found)), machine.describe()
+    print("\n".join(machine.lines(about)) + "\n\n" + (report.to_markdown() if options.markdown else report.to_text()))
+    if options.json:
+        checkpoint.write_json(options.json, {"machine": about, "latency": report.to_json()})
 
 
 def gradcheck(options):
@@ -234,7 +278,8 @@ def _parser():
     parser = _Parser(prog="python -m npnets", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=npnets.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_train, _add_evaluate, _add_cost, _add_profile, _add_gradcheck, _add_data, _add_benchmark):
+    adding = (_add_train, _add_evaluate, _add_cost, _add_profile, _add_latency, _add_gradcheck, _add_data)
+    for add in (*adding, _add_benchmark):
         add(commands)
     return parser
 
@@ -277,7 +322,7 @@ def _add_train(commands):
         group.add_argument(flag, help=help_text.replace("%", "%%"), default=argparse.SUPPRESS, **settings)
 
     what = parser.add_argument_group("what is trained on what")
-    add(what, "--model", "one of " + ", ".join(models.names()), choices=models.names(), metavar="MODEL")
+    add(what, "--model", "one of " + ", ".join(models.classifiers()), choices=models.classifiers(), metavar="MODEL")
     add(what, "--width", "width multiplier", type=_number)
     add(what, "--dropout", "rate before the classifier", type=_number)
     add(what, "--dataset", "mnist or cifar10", choices=list(DATASET_SETTINGS))
@@ -330,11 +375,24 @@ def _add_cost(commands):
         commands,
         "cost",
         print_cost,
-        "Count parameters and multiply-adds of a model, layer by layer, from shapes alone.",
-        "models: " + ", ".join(models.names()) + "\n\nexample:\n  python -m npnets cost mobilenet_v2 --width 0.75"
-        " --resolution 160",
+        "Count parameters and multiply-adds of a model, layer by layer, from shapes alone. Or set what a paper prints\n"
+        "in its cost tables beside what its networks cost (--paper).",
+        "models: " + ", ".join(models.names()) + "\n\nexamples:\n"
+        "  python -m npnets cost mobilenet_v2 --width 0.75 --resolution 160\n"
+        "  python -m npnets cost ssdlite --part head --bn none\n"
+        "  python -m npnets cost deeplab_v3 --set output_stride=8 aspp=false --atrous space_to_batch\n"
+        "  python -m npnets cost --paper mobilenet_v1",
     )
-    _add_model(parser)
+    _add_model(parser, nargs="?")
+    paper_help = "the cost tables of a paper, published and computed: " + ", ".join((*cost.PAPERS, "all"))
+    parser.add_argument("--paper", metavar="PAPER", choices=(*cost.PAPERS, "all"), help=paper_help)
+    bn_help = "which parameters of batch norm count: gamma and beta, none, or the running statistics too"
+    parser.add_argument("--bn", choices=cost.BATCH_NORM, default="trainable", help=f"{bn_help} (default: trainable)")
+    atrous_help = "how a dilated convolution counts: as it is written, or as TensorFlow 1 ran it (default: as_written)"
+    parser.add_argument("--atrous", choices=cost.ATROUS, default="as_written", help=atrous_help)
+    parser.add_argument("--part", metavar="NAME", help="only the layers whose path begins so, such as head")
+    parser.add_argument("--scales", type=_number, nargs="+", metavar="S", help="also the cost of several input sizes")
+    parser.add_argument("--mirrored", action="store_true", help="also the cost with each input mirrored too")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
 
 
@@ -368,12 +426,36 @@ def _add_profile(commands):
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help=plot_help)
 
 
-def _add_model(parser):
-    parser.add_argument("model", metavar="MODEL", help="one of the models")
+def _add_latency(commands):
+    parser = _command(
+        commands,
+        "latency",
+        latency,
+        "Time the inference of one image on one core, as section 5.2 of EfficientNet does: batch norm folded into the\n"
+        "weights, some runs to warm up, the median of the others. Weights and image are drawn at random.",
+        "models: " + ", ".join(models.names()) + "\n\nexamples:\n"
+        "  python -m npnets latency mobilenet_v1 mobilenet_v2 efficientnet_b0\n"
+        "  python -m npnets latency mobilenet_v2 --width 0.5 --resolution 160 --threads 2 --repeats 100\n"
+        "beside PyTorch: python -m npnets benchmark inference; layer by layer: python -m npnets profile --inference",
+    )
+    _add_model(parser, nargs="+")
+    parser.add_argument("--threads", type=_whole, default=1, help="cores to use (default: 1)")
+    parser.add_argument("--repeats", type=_whole, default=30, help="runs that count (default: 30)")
+    parser.add_argument("--warmup", type=_natural, default=5, help="runs before them that do not (default: 5)")
+    fold_help = "leave batch norm as it is trained, instead of folding it into the weights"
+    parser.add_argument("--no-fold", dest="fold", action="store_false", help=fold_help)
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the machine and all times here")
+
+
+def _add_model(parser, nargs=None):
+    parser.add_argument("model", metavar="MODEL", nargs=nargs, help="one of the models")
     parser.add_argument("--width", type=_number, help="width multiplier (default: 1)")
     parser.add_argument("--resolution", type=_whole, help="input height and width in pixels (default: the paper's)")
     parser.add_argument("--classes", type=_whole, help="number of classes (default: the model's)")
     parser.add_argument("--channels", type=_whole, help="channels of the input (default: the model's)")
+    set_help = "any other setting of the model, such as output_stride=16 or backbone=mobilenet_v1"
+    parser.add_argument("--set", type=_setting, nargs="+", metavar="NAME=VALUE", default=[], help=set_help)
 
 
 def _add_gradcheck(commands):
@@ -414,6 +496,22 @@ def _add_benchmark(commands):
 
 def _add_threads(parser):
     parser.add_argument("--threads", type=_whole, help="default: all cores; any number gives the same bits")
+
+
+def _setting(text):
+    """Return (name, value) of a setting: a number, true, false, none, or a word."""
+    name, sign, value = text.partition("=")
+    if not (name.isidentifier() and sign and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as output_stride=16, got {text!r}")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            pass
+    return name, value
 
 
 def _whole(text):

@@ -457,6 +457,39 @@ def _sigmoid(x):
     return np.exp(x) / (1 + np.exp(x))
 
 
+# Scale
+
+
+def channel_scale(x, s):
+    """Multiply each channel of an image by a number of its own.
+
+    ``y[n, k, l, c] = x[n, k, l, c] s[n, c]`` (equation 4 of Hu et al. 2018, the end of squeeze-and-excitation).
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, H, W, C)
+    s : ndarray, shape (N, C)
+    """
+    x, s = _doubles(x, s)
+    _need_ndim("x", x, 4)
+    _need_shape("s", s, (x.shape[0], x.shape[3]))
+    y = _zeros(x.shape, x, s)
+    for n, k, l, c in np.ndindex(x.shape):
+        y[n, k, l, c] = x[n, k, l, c] * s[n, c]
+    return y
+
+
+def channel_scale_backward(dy, x, s):
+    """Return (dx, ds) of :func:`channel_scale`: ds adds up the gradients of all pixels that s scaled."""
+    dy, x, s = _doubles(dy, x, s)
+    _need_shape("dy", dy, x.shape)
+    dx, ds = _zeros(x.shape, dy, s), _zeros(s.shape, dy, x)
+    for n, k, l, c in np.ndindex(x.shape):
+        dx[n, k, l, c] = dy[n, k, l, c] * s[n, c]
+        ds[n, c] += dy[n, k, l, c] * x[n, k, l, c]
+    return dx, ds
+
+
 # Pooling
 
 

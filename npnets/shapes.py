@@ -155,12 +155,20 @@ def atrous_strides(strides, output_stride: int | None) -> list[Pair]:
         From the first layer of the network on.
     output_stride : {8, 16, 32} or None
         None keeps all strides.
+
+    Raises
+    ------
+    ValueError
+        If the strides jump over it: a stride can be left out, but not made smaller.
     """
     so_far, rate, found = 1, 1, []
     for s in strides:
         if so_far == output_stride:
             found.append((1, rate))
             rate *= s
+        elif output_stride is not None and so_far < output_stride < so_far * s:
+            jump = f"the strides go from {so_far} to {so_far * s}"
+            raise ValueError(f"output_stride {output_stride} cannot be reached: {jump}")
         else:
             found.append((s, rate))
             so_far *= s

@@ -114,12 +114,18 @@ def local_response_norm_cases(draw):
 
 @st.composite
 def activation_cases(draw, op):
-    """Draw an activation of 2-D or 4-D x, on both sides of every kink and never within 0.05 of one."""
+    """Draw an activation of 2-D or 4-D x, on both sides of every kink and never within 0.05 of one.
+
+    Nor of where a gradient is next to nothing, and has lost digits by subtraction: that of a sigmoid, ``y (1 - y)``,
+    where y is close to 1, and that of swish at its minimum.
+    """
     shape = [draw(st.integers(1, 4)) for _ in range(draw(st.sampled_from([2, 4])))]
     seed = draw(seeds)
     x = np.random.default_rng(seed).uniform(-6, 12, shape)
-    for kink in (0, 6):
-        x = np.where(np.abs(x - kink) < 0.05, kink + 0.1, x)
+    for avoided in (0, 6, *([-1.2785] if op == "swish" else [])):
+        x = np.where(np.abs(x - avoided) < 0.05, avoided + 0.1, x)
+    if op == "sigmoid":
+        x = -x
     return Case(op, (x,), seed=seed)
 
 
@@ -166,6 +172,15 @@ def resize_bilinear_cases(draw):
 
 
 @st.composite
+def channel_scale_cases(draw):
+    """Draw images and a factor for each of their channels."""
+    N, H, W, C = (draw(st.integers(1, n)) for n in (4, 5, 5, 4))
+    seed = draw(seeds)
+    rng = np.random.default_rng(seed)
+    return Case("channel_scale", (rng.standard_normal((N, H, W, C)), rng.standard_normal((N, C))), seed=seed)
+
+
+@st.composite
 def softmax_cross_entropy_cases(draw):
     """Draw logits, labels and a smoothing."""
     N, K, seed = draw(st.integers(1, 5)), draw(st.integers(2, 7)), draw(seeds)
@@ -197,6 +212,7 @@ ALL_OPS = {
     "dropout": dropout_cases("dropout"),
     "drop_path": dropout_cases("drop_path"),
     "resize_bilinear": resize_bilinear_cases(),
+    "channel_scale": channel_scale_cases(),
     "softmax_cross_entropy": softmax_cross_entropy_cases(),
 }
 """One strategy an op, by the op's name."""

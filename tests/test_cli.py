@@ -26,7 +26,7 @@ from npnets.runs import SETTINGS
 from tests import fakes
 
 ROOT = Path(npnets.__file__).parents[1]
-COMMANDS = ("train", "evaluate", "cost", "profile", "gradcheck", "data", "benchmark")
+COMMANDS = ("train", "evaluate", "cost", "profile", "latency", "gradcheck", "data", "benchmark")
 TINY = ("--model", "mlp_batch_norm", "--batch-size", "32", "--epochs", "2", "--warmup", "0", "--threads", "1")
 
 
@@ -103,7 +103,7 @@ def test_help_shows_a_line_that_can_be_pasted(command, capsys):
     [
         ("train", ["runs/", "checkpoint.npz", "history.json", "curves.png", "Ctrl-C", "examples:", "default: 128"]),
         ("train", ["0.9", "4e-05", "cosine", "4 for mnist", "--resume", "--out", "--threads", "--quiet"]),
-        ("train", models.names()),
+        ("train", models.classifiers()),
         ("evaluate", ["checkpoint", "--split", "--dataset", "--batch-size", "example"]),
         ("cost", ["--width", "--resolution", "--markdown", "multiply-adds", *models.names()]),
         ("profile", ["--width", "--resolution", "--batch-size", "--inference", "--by", "examples:", *models.names()]),
@@ -401,14 +401,15 @@ def test_cost_knows_width_and_resolution(options, params, macs, capsys):
 
 @pytest.mark.parametrize("name", models.names())
 def test_cost_takes_any_resolution_channels_and_classes(name, capsys):
-    assert run("cost", name, "--resolution", "32", "--channels", "3", "--classes", "7", "--markdown") == 0
+    pixels = 32 if name in models.classifiers() else 257  # four maps after one of 9 x 9 pixels: none can be left out
+    assert run("cost", name, "--resolution", str(pixels), "--channels", "3", "--classes", "7", "--markdown") == 0
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
     assert re.fullmatch(r"\| (:?-+:? \| )+", lines[1] + " ")
     assert len({line.count("|") for line in lines}) == 1
-    settings = {"image_size": 32} if name == "mlp_batch_norm" else {}
-    profile = cost.profile(models.build(name, num_classes=7, in_channels=3, **settings), (32, 32, 3))
+    settings = {"image_size": pixels} if name == "mlp_batch_norm" else {}
+    profile = cost.profile(models.build(name, num_classes=7, in_channels=3, **settings), (pixels, pixels, 3))
     assert f"{profile.params:,}" in lines[-1] and f"{profile.macs:,}" in lines[-1]
 
 
@@ -508,6 +509,7 @@ WRONG = {
     "train --fast": ["--fast", "--help"],
     "train extra": ["extra"],
     "train --model resnet": ["resnet", "mobilenet_v2_small"],
+    "train --model ssd": ["ssd", "mobilenet_v2_small"],
     "train --dataset imagenet": ["imagenet", "mnist"],
     "train --epochs 0": ["--epochs", "whole number from 1", "'0'"],
     "train --epochs two": ["--epochs", "'two'"],
@@ -814,3 +816,61 @@ def test_the_cifar10_subset_says_that_it_is_one(here):
     assert all(line.startswith("npnets: ") for line in err.splitlines())
     _, numbers = checkpoint.read(here / "run" / "checkpoint.npz")
     assert numbers["settings"]["train"] == "cifar10-subset-5000-first-64"
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+LATENCY = ("latency", "mobilenet_v2_small", "mlp_batch_norm", "--resolution", "12", "--channels", "1", "--repeats", "2")
+
+
+def test_latency_has_a_line_for_each_model_after_the_machine(capsys):
+    assert run(*LATENCY, "--classes", "4") == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "NumPy" in out and "1 thread, batch norm folded: median of 2" in out
+    (small, mlp) = [line for line in out.splitlines() if "12 x 12 x 1" in line]
+    assert small.startswith("mobilenet_v2_small ") and mlp.startswith("mlp_batch_norm ")
+    model = models.build("mobilenet_v2_small", num_classes=4, in_channels=1)
+    assert f"{cost.profile(model, (12, 12, 1)).params / 1e6:.3f}" in small
+
+
+def test_latency_as_markdown_and_json(here, capsys):
+    assert run(*LATENCY, "--threads", "2", "--no-fold", "--markdown", "--json", "latency.json") == 0
+    out = capsys.readouterr().out
+    assert "**Inference of one image, 2 threads, batch norm as it is trained: median of 2**" in out
+    assert out.count("\n| ") == 2 + 2
+    data = json.loads((here / "latency.json").read_text())
+    assert [len(one["seconds"]) for one in data["latency"]] == [2, 2] and data["machine"]["numpy"]
+    assert [(one["name"], one["threads"], one["folded"]) for one in data["latency"]] == [
+        ("mobilenet_v2_small", 2, False),
+        ("mlp_batch_norm", 2, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("latency", ["MODEL|model"]),
+        ("latency mobilenet_v2_small mobilenet_v9", ["mobilenet_v9", "mobilenet_v2"]),
+        ("latency mobilenet_v2_small mobilenet_v2 --resolution 16", ["mobilenet_v2 with images of 16x16", "too small"]),
+        ("latency mobilenet_v2 --width 0", ["width"]),
+        ("latency mobilenet_v2_small --repeats 0", ["--repeats"]),
+        ("latency mobilenet_v2_small --warmup -1", ["--warmup"]),
+        ("latency mobilenet_v2_small --threads 0", ["--threads"]),
+        ("latency mobilenet_v2_small --classes 0", ["--classes"]),
+        ("latency mobilenet_v2_small --json nowhere/out.json", ["--json", "nowhere", "existing folder"]),
+        ("latency mobilenet_v2_small mlp_batch_norm --width 2", ["mlp_batch_norm", "width"]),
+    ],
+)
+def test_wrong_input_of_latency_is_one_line_before_anything_is_timed(command, parts, capsys, monkeypatch):
+    monkeypatch.setattr("npnets.latency.measure_latency", None)
+    assert run(*command.split()) == 2
+    assert_one_line(capsys, *parts)
+
+
+def test_ctrl_c_in_a_latency_is_one_line(capsys, monkeypatch):
+    def stop(self, x, training=False):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("npnets.nn.GlobalAvgPool.forward", stop)
+    assert run(*LATENCY) == 130
+    assert_one_line(capsys, "npnets: interrupted")

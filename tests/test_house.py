@@ -33,8 +33,10 @@ ORDER = [
     "probes",
     "training",
     "profiling",
+    "latency",
     "checkpoint",
     "plots",
+    "course",
     "runs",
     "experiments",
     "benchmarks",
@@ -173,7 +175,10 @@ def public(module):
                     yield f"{module.__name__}.{name}.{method}", getattr(item, method)
 
 
-@pytest.mark.parametrize("package", ["shapes", "parallel", "ops", "nn", "models", "cost", "optim", "profiling"])
+DOCUMENTED = ["shapes", "parallel", "ops", "nn", "models", "cost", "optim", "profiling", "latency"]
+
+
+@pytest.mark.parametrize("package", DOCUMENTED)
 def test_everything_public_has_a_docstring(package):
     modules = [module for module in MODULES if f"{module}.".startswith(f"npnets.{package}.")]
     seen = 0
@@ -194,7 +199,7 @@ def test_every_module_tells_what_it_is_for():
 
 def test_importing_npnets_is_light_and_silent():
     """matplotlib, tqdm and threadpoolctl cost more than all of npnets, and are needed only to draw, show and run."""
-    heavy = ["matplotlib", "tqdm", "threadpoolctl", "torch", "urllib.request", "PIL"]
+    heavy = ["matplotlib", "tqdm", "threadpoolctl", "safetensors", "torch", "urllib.request", "PIL"]
     code = (
         "import sys, npnets\n"
         "npnets.threads, npnets.ops.conv2d_forward, npnets.models.build, npnets.cost.profile\n"

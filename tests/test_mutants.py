@@ -56,6 +56,7 @@ GLOBAL_POOL = Case("global_avg_pool", (normal(2, 5, 4, 3),))
 DROPOUT = Case("dropout", (normal(4, 6),), (0.4,), {"training": True})
 DROP_PATH = Case("drop_path", (normal(16, 2),), (0.6,), {"training": True})
 RESIZE = Case("resize_bilinear", (normal(2, 3, 4, 2),), ((5, 7),))
+SCALE = Case("channel_scale", (normal(3, 4, 5, 2), normal(3, 2)))
 LOSS = Case("softmax_cross_entropy", (normal(4, 5),), (np.array([0, 4, 2, 2]),), {"label_smoothing": 0.1})
 HUGE_LOGITS = Case("softmax_cross_entropy", (1e4 * normal(4, 5),), (np.array([0, 4, 2, 2]),))
 
@@ -262,7 +263,7 @@ def neighbours_forgotten_in_backward(dy, x, **settings):
     return dy * y / x
 
 
-# Activations, pooling, regularization, resize, loss
+# Activations, pooling, regularization, resize, scale, loss
 
 
 def relu6_without_its_upper_kink(dy, x):
@@ -328,6 +329,22 @@ def nearest_in_the_backward(dy, x, size):
     for k, l in np.ndindex(dy.shape[1:3]):
         dx[:, k * x.shape[1] // size[0], l * x.shape[2] // size[1]] += dy[:, k, l]
     return dx
+
+
+def factors_of_another_image(x, s):
+    """The batch mirrored."""
+    return reference.channel_scale(x, s[::-1])
+
+
+def factors_left_out(dy, x, s):
+    """dx without s."""
+    return dy.copy(), reference.channel_scale_backward(dy, x, s)[1]
+
+
+def factor_gradient_averaged(dy, x, s):
+    """The mean over the pixels for the sum."""
+    dx, ds = reference.channel_scale_backward(dy, x, s)
+    return dx, ds / (x.shape[1] * x.shape[2])
 
 
 def summed_gradient_of_a_mean_loss(dy, logits, labels, **settings):
@@ -465,6 +482,9 @@ MUTANTS = [
     wrong_backward(GLOBAL_POOL, average_not_shared),
     wrong_forward(RESIZE, align_corners_by_default),
     wrong_backward(RESIZE, nearest_in_the_backward),
+    wrong_forward(SCALE, factors_of_another_image),
+    wrong_backward(SCALE, factors_left_out),
+    wrong_backward(SCALE, factor_gradient_averaged),
     wrong_forward(LOSS, summed_loss),
     wrong_forward(LOSS, true_class_without_its_share),
     wrong_forward(HUGE_LOGITS, overflowing_softmax),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import npnets
-from npnets import plots
+from npnets import cost, models, plots
 from npnets.profiling import Pass, Row, StepProfile
 from npnets.training import History
 
@@ -160,7 +160,7 @@ import subprocess
 import sys
 from pathlib import Path
 import npnets
-from npnets import plots
+from npnets import cost, models, plots
 from npnets.training import History
 plots.png(plots.training_curves(History()))
 sys.exit("matplotlib.pyplot" in sys.modules)
@@ -250,6 +250,60 @@ def test_the_shares_of_a_step_are_time_multiply_adds_and_parameters():
 
 def test_neighbouring_kinds_differ_in_brightness_too():
     """For readers of a print in grey, and for the colour-blind."""
-    brightness = [plots._brightness(colour) for colour, _ in plots.KINDS.values()]
+    brightness = [plots.style.brightness(colour) for colour, _ in plots.KINDS.values()]
     assert all(abs(a - b) > 0.1 for a, b in itertools.pairwise(brightness))
     assert len({marker for _, marker in plots.KINDS.values()}) == len(plots.KINDS)
+
+
+# --- What networks cost ----------------------------------------------------------------------------------------------
+
+
+def test_a_bar_for_every_layer_that_multiplies():
+    profile = cost.profile(models.mobilenet_v2_small(), (28, 28, 3))
+    top, bottom = plots.layer_costs(profile, title="small").axes
+    rows = [row for row in profile.rows if row.macs]
+    assert [bar.get_height() for bar in top.patches] == pytest.approx([row.macs / 1e6 for row in rows])
+    assert [bar.get_height() for bar in bottom.patches] == pytest.approx([row.params / 1e3 for row in rows])
+    assert [to_hex(bar.get_facecolor()).upper() for bar in top.patches] == [plots.KINDS[row.kind][0] for row in rows]
+    assert top.get_title(loc="right") == f"{profile.macs:,} multiply-adds"
+    assert bottom.get_title(loc="right") == f"{profile.params:,} parameters"
+    names = [label.get_text() for label in bottom.get_xticklabels()]
+    assert names[:3] == ["stem", "blocks.0", "blocks.1"] and names[-1] == "classifier"
+    assert list(bottom.get_xticks())[:4] == [0, 1, 3, 6]
+
+
+def test_limits_make_figures_comparable():
+    profile = cost.profile(models.mobilenet_v2_small(), (28, 28, 3))
+    top, bottom = plots.layer_costs(profile, macs_limit=5e6, params_limit=2e5).axes
+    assert (top.get_ylim(), bottom.get_ylim()) == ((0, 5), (0, 200))
+
+
+def test_a_deep_network_has_no_more_names_than_fit():
+    profile = cost.profile(models.resnet152(), (224, 224, 3))
+    _, bottom = plots.layer_costs(profile).axes
+    assert 20 <= len(bottom.get_xticks()) <= 40 and len(bottom.patches) > 150
+
+
+SERIES = [
+    ("MobileNetV2", [("a", 60.0, 2e6, 1e8), ("", 70.0, 2e6, 3e8)]),
+    ("quoted", [("no multiply-adds", 75.0, 5e8, None), ("both", 60.1, 2.1e6, 1.02e8)]),
+]
+
+
+def test_accuracy_over_both_costs():
+    left, right = plots.accuracy_over_cost(SERIES, title="t").axes
+    (v2, quoted), (v2_right, quoted_right) = left.get_lines(), right.get_lines()
+    assert (list(v2.get_xdata()), list(v2.get_ydata())) == ([0.1, 0.3], [60, 70])
+    assert list(v2_right.get_xdata()) == [2, 2]
+    assert list(quoted.get_xdata()) == [pytest.approx(0.102)] and list(quoted_right.get_xdata()) == [500, 2.1]
+    assert v2.get_linestyle() == "-" and quoted.get_linestyle() == "None"
+    assert (left.get_xscale(), right.get_xscale()) == ("log", "log")
+    assert left.get_xlabel() == "multiply-adds (billions)" and right.get_xlabel() == "parameters (millions)"
+    assert sorted(text.get_text() for text in left.texts) == ["a", "both"]
+
+
+def test_labels_of_close_points_stand_apart():
+    left, _ = plots.accuracy_over_cost(SERIES).axes
+    left.figure.draw_without_rendering()
+    first, second = (text.get_window_extent() for text in left.texts)
+    assert not first.overlaps(second)

@@ -160,3 +160,9 @@ def test_only_three_output_strides_exist(value):
     with pytest.raises(ValueError, match="output_stride must be 8, 16 or 32"):
         shapes.check_output_stride(value)
     assert [shapes.check_output_stride(good) for good in (8, 16, 32, None)] == [8, 16, 32, None]
+
+
+def test_an_output_stride_must_be_among_the_strides():
+    with pytest.raises(ValueError, match="output_stride 8 cannot be reached: the strides go from 6 to 12"):
+        shapes.atrous_strides([3, 2, 2, 2], 8)
+    assert shapes.atrous_strides([2, 2, 2], 32) == [(2, 1)] * 3  # a network that does not get that far

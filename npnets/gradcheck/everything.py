@@ -209,6 +209,11 @@ def _resize(rng):
     return (x, size), {"align_corners": bool(rng.random() < 0.5)}
 
 
+def _channel_scale(rng):
+    x = rng.standard_normal(rng.integers(1, 6, 4))
+    return (x, rng.standard_normal(x.shape[::3])), {}
+
+
 def _loss(rng):
     N, K = rng.integers(1, 7), rng.integers(2, 7)
     smoothing = float(rng.choice([0.0, rng.uniform(0.01, 0.5)]))
@@ -232,6 +237,7 @@ OPS: dict[str, Callable] = {
     "dropout": _dropping,
     "drop_path": _dropping,
     "resize_bilinear": _resize,
+    "channel_scale": _channel_scale,
     "softmax_cross_entropy": _loss,
 }
 
@@ -252,7 +258,7 @@ def _spatial(rng):
 
 def _biased(rng):
     """Settings of a layer with weights, a bias and perhaps an activation in the same pass."""
-    return {**_drawn(rng), "bias": True, "activation": (None, "relu", "relu6")[rng.integers(3)]}
+    return {**_drawn(rng), "bias": True, "activation": (None, "relu", "relu6", "swish")[rng.integers(4)]}
 
 
 def _dilated(rng):
@@ -288,6 +294,42 @@ def _inverted_residual(nn, rng):
     return nn.InvertedResidual(3, C_out, **settings)
 
 
+def _residual_bottleneck(nn, rng):
+    C_in, C = ((4, 1), (3, 2))[rng.integers(2)]
+    block = nn.ResidualBottleneck(C_in, C, **_spatial(rng), stride_in=("3x3", "1x1")[rng.integers(2)])
+    return nn.Sequential(nn.PointwiseConv2d(3, C_in, **_drawn(rng)), block)
+
+
+def _inception(nn, rng):
+    choices = {"padding": ("same", "symmetric"), "pool": ("avg", "max"), "activation": ("relu", "sigmoid")}
+    settings = _drawn(rng) | {name: both[rng.integers(2)] for name, both in choices.items()}
+    settings["batch_norm"] = bool(rng.integers(2))
+    halves = rng.integers(2)
+    settings |= {"conv1x1": 0, "projection": 0, "stride": 2} if halves else {"conv1x1": 2, "projection": 1}
+    return nn.Inception(3, conv3x3=(2, 3), double3x3=(3, 2), **settings)
+
+
+def _mbconv(nn, rng):
+    settings = _drawn(rng) | {"t": int(rng.choice([1, 3])), "kernel": int(rng.choice([3, 5])), "survival_prob": 0.7}
+    settings["padding"] = ("same", "symmetric")[rng.integers(2)]
+    settings["squeeze_ratio"] = (None, 0.25, 0.7)[rng.integers(3)]
+    C_out, settings["stride"] = (3, 1) if rng.random() < 0.6 else (4, int(rng.integers(1, 3)))
+    return nn.MBConv(3, C_out, **settings)
+
+
+def _head(rng):
+    """Settings of a part of a head."""
+    return {**_drawn(rng), "padding": ("same", "symmetric")[rng.integers(2)]}
+
+
+def _detector(nn, rng):
+    stem, block = nn.ConvBNAct(3, 4, 3, **_drawn(rng)), nn.InvertedResidual(4, 5, 2, stride=2, **_drawn(rng))
+    extras = (4,) if rng.random() < 0.6 else ()
+    shape = {"taps": (("block", "block.depthwise")[rng.integers(2)],), "anchors": (3, 2, 2)[: 2 + len(extras)]}
+    settings = {**shape, "extras": extras, "num_classes": 3, "separable": bool(rng.integers(2))}
+    return nn.Detector(nn.Sequential(stem=stem, block=block), **settings, **_head(rng))
+
+
 IMAGE = (5, 6, 3)
 LAYERS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "Conv2d": (lambda nn, rng: nn.Conv2d(3, 4, 3, **_dilated(rng)), IMAGE),
@@ -314,4 +356,14 @@ LAYERS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "ConvAct": (lambda nn, rng: nn.ConvAct(3, 4, int(rng.integers(1, 4)), **_spatial(rng)), IMAGE),
     "DepthwiseSeparable": (lambda nn, rng: nn.DepthwiseSeparable(3, 4, **_spatial(rng)), IMAGE),
     "InvertedResidual": (_inverted_residual, IMAGE),
+    "ResidualBottleneck": (_residual_bottleneck, IMAGE),
+    "Inception": (_inception, IMAGE),
+    "SqueezeExcite": (lambda nn, rng: nn.SqueezeExcite(3, 2, **_drawn(rng)), IMAGE),
+    "MBConv": (_mbconv, IMAGE),
+    "ExtraMap": (lambda nn, rng: nn.ExtraMap(3, 4, separable=bool(rng.integers(2)), **_head(rng)), IMAGE),
+    "Predictor": (lambda nn, rng: nn.Predictor(3, 2, 4, separable=bool(rng.integers(2)), **_head(rng)), IMAGE),
+    "Detector": (_detector, IMAGE),
+    "ResizedToInput": (lambda nn, rng: nn.ResizedToInput(nn.Conv2d(3, 4, 3, **_dilated(rng))), IMAGE),
+    "ImagePooling": (lambda nn, rng: nn.ImagePooling(3, 4, **_head(rng)), IMAGE),
+    "ASPP": (lambda nn, rng: nn.ASPP(3, 4, (1, 2)[: rng.integers(3)], **_head(rng)), IMAGE),
 }

@@ -2,23 +2,81 @@
 
 import difflib
 import inspect
+import re
 
+from npnets.models.bn_inception import bn_inception, bn_inception_small
+from npnets.models.deeplab_v3 import deeplab_v3
+from npnets.models.efficientnet import (
+    VARIANTS,
+    efficientnet,
+    efficientnet_b0,
+    efficientnet_b1,
+    efficientnet_b2,
+    efficientnet_b3,
+    efficientnet_b4,
+    efficientnet_b5,
+    efficientnet_b6,
+    efficientnet_b7,
+)
 from npnets.models.mlp_batch_norm import mlp_batch_norm
 from npnets.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_small
 from npnets.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_small
+from npnets.models.resnet import resnet50, resnet101, resnet152
+from npnets.models.scaling import compound_scaling, scaling_of
+from npnets.models.ssd import ssd, ssdlite
 
 MODELS = {
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,
+    "efficientnet_b0": efficientnet_b0,
+    "efficientnet_b1": efficientnet_b1,
+    "efficientnet_b2": efficientnet_b2,
+    "efficientnet_b3": efficientnet_b3,
+    "efficientnet_b4": efficientnet_b4,
+    "efficientnet_b5": efficientnet_b5,
+    "efficientnet_b6": efficientnet_b6,
+    "efficientnet_b7": efficientnet_b7,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+    "bn_inception": bn_inception,
+    "ssd": ssd,
+    "ssdlite": ssdlite,
+    "deeplab_v3": deeplab_v3,
     "mobilenet_v1_small": mobilenet_v1_small,
     "mobilenet_v2_small": mobilenet_v2_small,
+    "bn_inception_small": bn_inception_small,
     "mlp_batch_norm": mlp_batch_norm,
 }
-RESOLUTIONS = {"mobilenet_v1_small": 28, "mobilenet_v2_small": 28, "mlp_batch_norm": 28}  # the others: 224 pixels
+RESOLUTIONS = {  # the others: 224 pixels
+    "mobilenet_v1_small": 28,
+    "mobilenet_v2_small": 28,
+    "bn_inception_small": 32,
+    "mlp_batch_norm": 28,
+    "ssd": 320,
+    "ssdlite": 320,
+    "deeplab_v3": 513,
+    **{name: pixels for name, (_, _, pixels, _) in VARIANTS.items()},
+}
+NO_CLASSIFIERS = ("ssd", "ssdlite", "deeplab_v3")  # they score boxes, and pixels
 
 __all__ = [
     "MODELS",
+    "bn_inception",
+    "bn_inception_small",
     "build",
+    "classifiers",
+    "compound_scaling",
+    "deeplab_v3",
+    "efficientnet",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
     "has_setting",
     "in_channels",
     "mlp_batch_norm",
@@ -27,13 +85,24 @@ __all__ = [
     "mobilenet_v2",
     "mobilenet_v2_small",
     "names",
+    "resnet50",
+    "resnet101",
+    "resnet152",
     "resolution",
+    "scaling_of",
+    "ssd",
+    "ssdlite",
 ]
 
 
 def names():
     """Return the names that :func:`build` knows."""
     return list(MODELS)
+
+
+def classifiers():
+    """Return the names of the models that give an image class scores, (N, classes): all but detectors and DeepLab."""
+    return [name for name in MODELS if name not in NO_CLASSIFIERS]
 
 
 def build(name, **settings):
@@ -79,8 +148,14 @@ def _check_name(name):
 
 
 def _settings(function):
-    """Return the keywords a model takes; those of a small one are also those of the network it passes them to."""
+    """Return the keywords a model takes; a variant also takes those of the network that it passes its settings to.
+
+    It is named after that network: ``mobilenet_v1_small`` after ``mobilenet_v1``, ``resnet50`` after ``resnet``,
+    ``ssdlite`` after ``ssd``.
+    """
     known = inspect.signature(function).parameters
     if "settings" in known:
-        known = {**known, **inspect.signature(MODELS[function.__name__.removesuffix("_small")]).parameters}
+        network = re.sub(r"(_small|_b\d|\d+|lite)$", "", function.__name__)
+        passed_on = inspect.signature(getattr(inspect.getmodule(function), network)).parameters.values()
+        known = {**known, **{p.name: p for p in passed_on if p.kind is p.KEYWORD_ONLY}}
     return [name for name in known if name != "settings"]

@@ -15,7 +15,15 @@ width_mult @ pixels    parameters    multiply-adds
 import numpy as np
 
 from npnets import nn
-from npnets.shapes import integer, multiplier, round_channels, table_rows
+from npnets.shapes import (
+    atrous_strides,
+    check_output_stride,
+    integer,
+    multiplier,
+    round_channels,
+    round_repeats,
+    table_rows,
+)
 
 # Table 2 of the paper, the bottlenecks. (The text says 19 of them; the table has 17.)
 TABLE = [
@@ -49,6 +57,8 @@ def mobilenet_v2(
     in_channels=3,
     width_mult=1.0,
     *,
+    depth_mult=1.0,
+    output_stride=None,
     dropout=0.2,
     padding="same",
     bn_decay=0.997,
@@ -70,6 +80,11 @@ def mobilenet_v2(
     width_mult : float
         Width multiplier: channels are rounded to multiples of 8. The head is never shrunk (the last remark of section
         4), and above 1 it grows with the rest.
+    depth_mult : float
+        EfficientNet's depth coefficient (its section 5.1): a row of the table is repeated ``ceil(depth n)`` times.
+    output_stride : {8, 16, 32}, optional
+        How many times smaller than the image the last map is. Later strides become dilations (see
+        :func:`npnets.shapes.atrous_strides`).
     dropout : float
         Rate before the classifier.
     padding : {"same", "symmetric"}
@@ -92,22 +107,31 @@ def mobilenet_v2(
     -------
     nn.Sequential
         stem, blocks, head, pool, dropout, classifier.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
     """
-    width_mult = multiplier(width_mult, "width_mult")
+    width_mult, depth_mult = multiplier(width_mult, "width_mult"), multiplier(depth_mult, "depth_mult")
     in_channels, stem, head = (
         integer(value, name, 1) for name, value in {"in_channels": in_channels, "stem": stem, "head": head}.items()
     )
     rng = np.random.default_rng(seed)
     common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
     ablations = {"bottleneck": bottleneck, "shortcut": shortcut}
+
+    rows = [(t, c, round_repeats(n, depth_mult), s) for t, c, n, s in table_rows(table, "t, c, n, s")]
+    strides = [integer(stem_stride, "stem_stride", 1), *(s if k == 0 else 1 for *_, n, s in rows for k in range(n))]
+    strides_and_rates = iter(atrous_strides(strides, check_output_stride(output_stride)))
     C = round_channels(stem * width_mult)
-    first = nn.ConvBNAct(in_channels, C, 3, stride=stem_stride, **common)
+    first = nn.ConvBNAct(in_channels, C, 3, stride=next(strides_and_rates)[0], **common)
     blocks = []
-    for t, c, n, s in table_rows(table, "t, c, n, s"):
+    for t, c, n, _ in rows:
         C_out = round_channels(c * width_mult)
-        for repeat in range(n):
-            stride = s if repeat == 0 else 1
-            blocks.append(nn.InvertedResidual(C, C_out, t, stride=stride, **ablations, **common))
+        for _ in range(n):
+            stride, dilation = next(strides_and_rates)
+            blocks.append(nn.InvertedResidual(C, C_out, t, stride=stride, dilation=dilation, **ablations, **common))
             C = C_out
     features = round_channels(head * width_mult) if width_mult > 1 else head
     return nn.Sequential(
@@ -118,6 +142,27 @@ def mobilenet_v2(
         dropout=nn.Dropout(dropout, rng=rng),
         classifier=nn.Linear(features, integer(num_classes, "num_classes", 1), rng=rng, dtype=dtype),
     )
+
+
+def mobilenet_v2_features(in_channels=3, width_mult=1.0, *, with_head=True, **settings):
+    """Return MobileNetV2 without what follows its last map, for other heads to stand on.
+
+    The parameters are those of :func:`mobilenet_v2`, and so are the weights for the same seed.
+
+    Parameters
+    ----------
+    with_head : bool
+        Whether the last 1x1 convolution belongs to it. Without it the last map is that of the last bottleneck, with 320
+        channels: "the second last feature map" of section 6.3, MNet V2* in its table.
+
+    Returns
+    -------
+    nn.Sequential
+        stem, blocks, and perhaps head.
+    """
+    whole = mobilenet_v2(in_channels=in_channels, width_mult=width_mult, **settings)
+    head = {"head": whole.head} if with_head else {}
+    return nn.Sequential(stem=whole.stem, blocks=whole.blocks, **head)
 
 
 def mobilenet_v2_small(num_classes=10, in_channels=3, width_mult=1.0, *, dropout=0.0, bn_decay=0.9, **settings):

@@ -1,7 +1,22 @@
 """Bookkeeping: who owns which array. The mathematics stands in :mod:`npnets.ops`."""
 
 from npnets.nn import init
-from npnets.nn.blocks import ConvAct, ConvBNAct, DepthwiseSeparable, InvertedResidual
+from npnets.nn.blocks import (
+    ASPP,
+    ConvAct,
+    ConvBNAct,
+    DepthwiseSeparable,
+    Detector,
+    ExtraMap,
+    ImagePooling,
+    Inception,
+    InvertedResidual,
+    MBConv,
+    Predictor,
+    ResidualBottleneck,
+    ResizedToInput,
+    SqueezeExcite,
+)
 from npnets.nn.folding import fold_batch_norm
 from npnets.nn.layers import (
     ACTIVATIONS,
@@ -29,6 +44,7 @@ from npnets.nn.module import Concat, Module, Parameter, Residual, Sequential
 
 __all__ = [
     "ACTIVATIONS",
+    "ASPP",
     "AvgPool2d",
     "BatchNorm",
     "Concat",
@@ -37,24 +53,33 @@ __all__ = [
     "ConvBNAct",
     "DepthwiseConv2d",
     "DepthwiseSeparable",
+    "Detector",
     "DropPath",
     "Dropout",
+    "ExtraMap",
     "Flatten",
     "GlobalAvgPool",
+    "ImagePooling",
+    "Inception",
     "InvertedResidual",
     "Layer",
     "Linear",
     "LocalResponseNorm",
+    "MBConv",
     "MaxPool2d",
     "Module",
     "Parameter",
     "PointwiseConv2d",
+    "Predictor",
     "ReLU",
     "ReLU6",
     "Residual",
+    "ResidualBottleneck",
     "ResizeBilinear",
+    "ResizedToInput",
     "Sequential",
     "Sigmoid",
+    "SqueezeExcite",
     "Swish",
     "activation_layer",
     "fold_batch_norm",

@@ -2,16 +2,25 @@
 
 import copy
 
-import numpy as np
-
 from npnets.nn import init
 from npnets.nn.blocks import Bottleneck
-from npnets.nn.layers import BatchNorm, Conv2d, DepthwiseConv2d, Layer, Linear, PointwiseConv2d, ReLU, ReLU6
+from npnets.nn.layers import (
+    BatchNorm,
+    Conv2d,
+    DepthwiseConv2d,
+    Layer,
+    Linear,
+    PointwiseConv2d,
+    ReLU,
+    ReLU6,
+    Swish,
+)
 from npnets.nn.module import Module, Parameter, Residual, Sequential
+from npnets.ops.folded import folded_batch_norm
 
 FOLDABLE = (Conv2d, DepthwiseConv2d, PointwiseConv2d, Linear)
 CHAINS = (Sequential.forward, Residual.forward, Bottleneck.forward)  # what they compute is their layers in a chain
-ACTIVATION_NAMES = {ReLU: "relu", ReLU6: "relu6"}
+ACTIVATION_NAMES = {ReLU: "relu", ReLU6: "relu6", Swish: "swish"}
 
 
 def fold_batch_norm(model):
@@ -27,8 +36,8 @@ def fold_batch_norm(model):
 
     ``y = conv(u, w scale) + beta + (b - running_mean) scale``.
 
-    That is the same layer with ``w' = w scale`` and ``b' = beta + (b - running_mean) scale``. A ReLU or ReLU6 that
-    follows is applied by the layer too, in the same pass over the images.
+    That is the same layer with ``w' = w scale`` and ``b' = beta + (b - running_mean) scale``. A ReLU, ReLU6 or swish
+    that follows is applied by the layer too, in the same pass over the images.
 
     A chain is a :class:`Sequential` or a :class:`Residual`, wherever it is in the model. In each, a
     :class:`BatchNorm` that directly follows a :class:`Conv2d`, :class:`DepthwiseConv2d`, :class:`PointwiseConv2d` or
@@ -53,6 +62,7 @@ def fold_batch_norm(model):
     ValueError
         If it is not a Module.
 
+    >>> import numpy as np
     >>> from npnets import nn
     >>> rng = np.random.default_rng(0)
     >>> fold_batch_norm(nn.Sequential(conv=nn.Conv2d(3, 8, 3, rng=rng), bn=nn.BatchNorm(8), act=nn.ReLU6()))
@@ -101,11 +111,10 @@ def _folded(layer, following):
     if type(layer) not in FOLDABLE or layer.activation is not None:
         return None
     if type(following) is BatchNorm and layer.C_out == following.C:
-        mean, var = following.running_mean.astype(np.float64), following.running_var.astype(np.float64)  # round once
-        scale = following.gamma.value / np.sqrt(var + following.eps)
-        b = 0 if layer.b is None else layer.b.value
-        arrays = {"w": layer.w.value * scale, "b": following.beta.value + (b - mean) * scale}
-        return _with(layer, following.activation, arrays)
+        statistics = following.running_mean, following.running_var
+        arrays = (layer.w.value, layer.value("b"), following.gamma.value, following.beta.value, *statistics)
+        w, b = folded_batch_norm(*arrays, eps=following.eps)
+        return _with(layer, following.activation, {"w": w, "b": b})
     if type(following) in ACTIVATION_NAMES:
         return _with(layer, ACTIVATION_NAMES[type(following)], {})
     return None

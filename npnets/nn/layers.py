@@ -11,6 +11,7 @@ import numpy as np
 from npnets import ops
 from npnets.nn import init
 from npnets.nn.module import Module, Parameter
+from npnets.ops.activation import SAME_PASS, UPPER
 from npnets.shapes import geometry, integer, pair
 
 
@@ -98,7 +99,7 @@ class _Convolution(Layer):
         self.stride = pair(stride, "stride")
         self.dilation = pair(dilation, "dilation")
         self.padding = padding
-        self.activation = _same_pass(self, activation)
+        self.activation = _same_pass(self, activation, SAME_PASS)
         _check_window(self, self.kernel)
 
     @property
@@ -129,7 +130,7 @@ class Conv2d(_Convolution):
     padding : {"same", "valid", "symmetric"}, int, or ((top, bottom), (left, right))
     bias : bool
         No bias by default: before a batch norm its gradient is exactly zero.
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "swish"}
         Applied in the same pass over the images. Meant for inference (see :func:`fold_batch_norm`): the backward
         computes the convolution once more.
     rng : numpy.random.Generator
@@ -224,7 +225,7 @@ class PointwiseConv2d(Layer):
 
     def __init__(self, C_in, C_out, *, bias=False, activation=None, initializer=None, rng, dtype=np.float32):
         super().__init__()
-        self.activation = _same_pass(self, activation)
+        self.activation = _same_pass(self, activation, SAME_PASS)
         self.C_in, self.C_out = integer(C_in, "C_in", 1), integer(C_out, "C_out", 1)
         self.w = _weight((C_in, C_out), rng, dtype, initializer)
         self.b = _bias(C_out, dtype) if bias else None
@@ -298,7 +299,7 @@ class BatchNorm(Layer):
         if eps < 0:
             raise ValueError(f"BatchNorm: eps must not be negative, got {eps}")
         self.C, self.decay, self.eps = integer(C, "C", 1), decay, eps
-        self.activation = _same_pass(self, activation)
+        self.activation = _same_pass(self, activation, UPPER)
         self.gamma = Parameter((C,), init.constant(1), dtype=dtype, decay=False)
         self.beta = Parameter((C,), init.constant(0), dtype=dtype, decay=False)
         self.running_mean, self.running_var = np.zeros(C, dtype), np.ones(C, dtype)
@@ -575,10 +576,11 @@ def activation_layer(name):
     return ACTIVATIONS[name]()
 
 
-def _same_pass(layer, activation):
-    """Return the activation, or raise ``ValueError`` if it cannot be applied in the pass of another op."""
-    if activation not in (None, "relu", "relu6"):
-        raise ValueError(f'{type(layer).__name__}: activation must be "relu", "relu6" or None, got {activation!r}')
+def _same_pass(layer, activation, known):
+    """Return the activation, or raise ``ValueError`` if it is none of the known, which share a pass with the op."""
+    if activation is not None and activation not in tuple(known):
+        listed = ", ".join(f'"{name}"' for name in known)
+        raise ValueError(f"{type(layer).__name__}: activation must be {listed} or None, got {activation!r}")
     return activation
 
 

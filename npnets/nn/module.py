@@ -6,6 +6,7 @@ is ``blocks.3.depthwise.w``.
 """
 
 import contextlib
+import os
 
 import numpy as np
 
@@ -143,11 +144,22 @@ class Module:
     def load_state_dict(self, state):
         """Take over the arrays of a state, converted to the own dtypes.
 
+        Parameters
+        ----------
+        state : mapping of str to ndarray, or str or Path
+            What :meth:`state_dict` returned. Or an ``.npz`` or ``.safetensors`` file with such arrays, or with the
+            weights of a network that was trained in PyTorch; see :func:`npnets.nn.weights.read_state`.
+
         Raises
         ------
         ValueError
-            If a name is missing, unexpected, or has another shape; all of them are listed and nothing is changed.
+            If a name is missing, unexpected, or has another shape; all of them are listed and nothing is changed. If it
+            is a file, also if it is damaged or of another kind.
+        FileNotFoundError
+            If there is no such file.
         """
+        if isinstance(state, (str, os.PathLike)):
+            return self._load_file(state)
         own = dict(self._state())
         state = {name: np.asarray(array) for name, array in state.items()}
         problems = [f"missing: {name} {own[name].shape}" for name in own if name not in state]
@@ -166,6 +178,15 @@ class Module:
             raise ValueError("the state does not belong to this model:\n  " + "\n  ".join(problems))
         for name, array in own.items():
             array[...] = state[name]
+
+    def _load_file(self, path):
+        from npnets.nn import weights  # stands below this file
+
+        state = weights.read_state(path, self)
+        try:
+            self.load_state_dict(state)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def _state(self):
         for path, module in self.named_modules():
@@ -219,7 +240,7 @@ class Sequential(Module):
 
     def forward(self, x, training=False):
         for name, layer in self.chain():
-            with _path_in_errors(name):
+            with path_in_errors(name):
                 x = layer(x, training)
         return x
 
@@ -230,7 +251,7 @@ class Sequential(Module):
 
     def trace(self, shape, visit, path=""):
         for name, layer in self.chain():
-            with _path_in_errors(name):
+            with path_in_errors(name):
                 shape = layer.trace(shape, visit, f"{path}.{name}" if path else name)
         return shape
 
@@ -279,7 +300,7 @@ class Residual(Sequential):
         if not self.adds_input:
             return out
         if self.shortcut is not None:
-            with _path_in_errors("shortcut"):
+            with path_in_errors("shortcut"):
                 shape = self.shortcut.trace(shape, visit, f"{path}.shortcut" if path else "shortcut")
         _check_same(shape, out)
         return out
@@ -297,7 +318,7 @@ def _set_children(module, children, named_children):
 
 
 @contextlib.contextmanager
-def _path_in_errors(name):
+def path_in_errors(name):
     """Put a child's name before the message of a shape error, so that it tells the path of the layer."""
     try:
         yield
@@ -318,11 +339,48 @@ def _check_branches(shapes):
         raise ValueError(f"Concat: the branches' outputs do not fit together: {shapes}")
 
 
-def _add(a, b):
-    """Return a + b, its images spread over the threads."""
-    total = np.empty(a.shape, np.result_type(a, b))
-    run(lambda piece: np.add(a[piece], b[piece], out=total[piece]), cut(len(a), a.nbytes / max(len(a), 1)))
+def _add(a, b, *more):
+    """Return the sum of two arrays or more, their images spread over the threads."""
+    total = np.empty(a.shape, np.result_type(a, b, *more))
+
+    def add_up(piece):
+        part = np.add(a[piece], b[piece], out=total[piece])
+        for other in more:
+            part += other[piece]
+
+    run(add_up, _pieces(total))
     return total
+
+
+def _join(arrays):
+    """Return the arrays side by side along the channels, their images spread over the threads."""
+    ends = np.cumsum([array.shape[-1] for array in arrays])
+    joined = np.empty((*arrays[0].shape[:-1], ends[-1]), np.result_type(*arrays))
+
+    def copy(piece):
+        for array, end in zip(arrays, ends):
+            joined[piece, ..., end - array.shape[-1] : end] = array[piece]
+
+    run(copy, _pieces(joined))
+    return joined
+
+
+def _split(joined, widths):
+    """Return copies of the parts of an array that :func:`_join` made, for arrays with so many channels."""
+    parts = [np.empty((*joined.shape[:-1], width), joined.dtype) for width in widths]
+
+    def copy(piece):
+        end = 0
+        for part in parts:
+            start, end = end, end + part.shape[-1]
+            part[piece] = joined[piece, ..., start:end]
+
+    run(copy, _pieces(joined))
+    return parts
+
+
+def _pieces(x):
+    return cut(len(x), x.nbytes / max(len(x), 1))
 
 
 class Concat(Module):
@@ -336,28 +394,31 @@ class Concat(Module):
 
     def __init__(self, *branches, **named_branches):
         super().__init__()
-        self.splits = None
+        self.widths = None  # of the branches' outputs in the last forward
         _set_children(self, branches, named_branches)
 
     def forward(self, x, training=False):
         outputs = []
         for name, branch in self.children():
-            with _path_in_errors(name):
+            with path_in_errors(name):
                 outputs.append(branch(x, training))
         _check_branches([y.shape for y in outputs])
-        self.splits = np.cumsum([y.shape[-1] for y in outputs])[:-1]
-        return np.concatenate(outputs, axis=-1)
+        self.widths = [y.shape[-1] for y in outputs]
+        return _join(outputs)
 
     def backward(self, dy):
-        if self.splits is None:
-            raise RuntimeError("Concat: backward was called before forward, and there is nothing to go back through")
-        parts = np.split(dy, self.splits, axis=-1)
-        return sum(branch.backward(part) for (_, branch), part in zip(self.children(), parts))
+        if self.widths is None:
+            raise RuntimeError(
+                f"{type(self).__name__}: backward was called before forward, and there is nothing to go back through"
+            )
+        branches = [branch for _, branch in self.children()]
+        gradients = [branch.backward(part) for branch, part in zip(branches, _split(dy, self.widths))]
+        return _add(*gradients) if len(gradients) > 1 else gradients[0]
 
     def trace(self, shape, visit, path=""):
         outs = []
         for name, branch in self.children():
-            with _path_in_errors(name):
+            with path_in_errors(name):
                 outs.append(branch.trace(shape, visit, f"{path}.{name}" if path else name))
         _check_branches(outs)
         return (*outs[0][:-1], sum(out[-1] for out in outs))

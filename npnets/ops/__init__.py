@@ -6,6 +6,8 @@ the inputs, in their order. Ops never write into their inputs and keep the dtype
 
 ``bottleneck.py`` and ``folded.py`` hold a whole block of MobileNetV1 and V2 as one op, for training and for inference:
 the same numbers as its layers, computed slice by slice in the core's cache. The blocks of ``nn`` use them.
+
+``boxes.py`` holds no ops but plain functions: the boxes of object detection, through which no gradient passes.
 """
 
 from npnets.ops.activation import (
@@ -52,12 +54,15 @@ from npnets.ops.regularization import (
     dropout_forward,
 )
 from npnets.ops.resize import resize_bilinear_backward, resize_bilinear_forward
+from npnets.ops.scale import channel_scale_backward, channel_scale_forward
 
 __all__ = [
     "avg_pool2d_backward",
     "avg_pool2d_forward",
     "batch_norm_backward",
     "batch_norm_forward",
+    "channel_scale_backward",
+    "channel_scale_forward",
     "conv2d_backward",
     "conv2d_forward",
     "depthwise_conv2d_backward",

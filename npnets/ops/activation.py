@@ -12,7 +12,10 @@ from npnets.ops.rows import LONG_ROW, repeated
 from npnets.parallel import cut, run
 
 UPPER = {"relu": np.inf, "relu6": 6}
-"""The activations that cut numbers off, at 0 and at this bound: they can be applied in the pass of another op."""
+"""The activations that cut numbers off, at 0 and at this bound: batch norm can apply them in its pass."""
+
+SAME_PASS = (*UPPER, "swish")
+"""The activations that a convolution or linear layer can apply in its pass."""
 
 
 class MaskCache(NamedTuple):
@@ -87,15 +90,30 @@ def sigmoid_forward(x):
     cache : SigmoidCache
     """
     check_floating("sigmoid", x, "x")
-    y = _sigmoid(x)
-    return y, SigmoidCache(y.copy())
+    flat = x.reshape(-1)
+    y, kept = np.empty_like(flat), np.empty_like(flat)
+
+    def work(piece):
+        _sigmoid(flat[piece], out=kept[piece])
+        y[piece] = kept[piece]
+
+    run(work, _pieces(y))
+    return y.reshape(x.shape), SigmoidCache(kept.reshape(x.shape))
 
 
 def sigmoid_backward(dy, cache):
     """Return ``dx = dy y (1 - y)``."""
-    y = cache.y
-    check_gradient("sigmoid", dy, y.shape)
-    return dy * y * (1 - y)
+    check_gradient("sigmoid", dy, cache.y.shape)
+    dy_flat, y = dy.reshape(-1), cache.y.reshape(-1)
+    dx = np.empty(y.shape, np.result_type(dy, y))
+
+    def work(piece):
+        part = np.subtract(1, y[piece], out=dx[piece])
+        part *= y[piece]
+        part *= dy_flat[piece]
+
+    run(work, _pieces(dx))
+    return dx.reshape(dy.shape)
 
 
 def swish_forward(x):
@@ -111,15 +129,32 @@ def swish_forward(x):
     cache : SwishCache
     """
     check_floating("swish", x, "x")
-    s = _sigmoid(x)
-    return x * s, SwishCache(x, s)
+    flat = x.reshape(-1)
+    y, s = np.empty_like(flat), np.empty_like(flat)
+
+    def work(piece):
+        _sigmoid(flat[piece], out=s[piece])
+        np.multiply(flat[piece], s[piece], out=y[piece])
+
+    run(work, _pieces(y))
+    return y.reshape(x.shape), SwishCache(x, s.reshape(x.shape))
 
 
 def swish_backward(dy, cache):
-    """Return ``dx = dy (s + x s (1 - s))`` with ``s = sigmoid(x)``."""
-    x, s = cache
-    check_gradient("swish", dy, x.shape)
-    return dy * (s + x * s * (1 - s))
+    """Return ``dx = dy (s + x s (1 - s))`` with ``s = sigmoid(x)``, computed as ``dy s (1 + x (1 - s))``."""
+    check_gradient("swish", dy, cache.x.shape)
+    dy_flat, x, s = (array.reshape(-1) for array in (dy, *cache))
+    dx = np.empty(x.shape, np.result_type(dy, x))
+
+    def work(piece):
+        part = np.subtract(1, s[piece], out=dx[piece])
+        part *= x[piece]
+        part += 1
+        part *= s[piece]
+        part *= dy_flat[piece]
+
+    run(work, _pieces(dx))
+    return dx.reshape(dy.shape)
 
 
 def clip_of(op, activation, x):
@@ -127,7 +162,7 @@ def clip_of(op, activation, x):
 
     It writes the activation of x into ``out``, and into ``mask`` where its slope is one. Errors name ``op``.
     """
-    _check_activation(op, activation, x)
+    _check_activation(op, activation, x, UPPER)
     if activation is None:
         return None
     upper = UPPER[activation]
@@ -147,7 +182,7 @@ def finish_of(op, b, activation, y):
     So it can be done while the part, some pixels with all their channels, is still in the core's cache. Errors name
     ``op``.
     """
-    _check_activation(op, activation, y)
+    _check_activation(op, activation, y, SAME_PASS)
     b_row = None if b is None else repeated(b, max(1, LONG_ROW // len(b)))
 
     def finish(part, out=None):
@@ -157,8 +192,11 @@ def finish_of(op, b, activation, y):
             rows = flat[: len(flat) - rest].reshape(-1, len(b_row))
             rows += b_row
             flat[len(flat) - rest :] += b_row[:rest]
-        if activation is not None:
-            np.clip(part, 0, UPPER[activation], out=part if out is None else out)
+        target = part if out is None else out
+        if activation == "swish":
+            _swish(part, target)
+        elif activation is not None:
+            np.clip(part, 0, UPPER[activation], out=target)
         elif out is not None:
             out[...] = part
 
@@ -167,15 +205,18 @@ def finish_of(op, b, activation, y):
 
 def gradient_before(activation, dy, y):
     """Return the gradient with respect to y, the input of an activation, for the gradient dy after it."""
+    if activation == "swish":
+        return swish_backward(dy, swish_forward(y)[1])
     return _masked(activation, dy, _clipped(activation, y)[1])
 
 
-def _check_activation(op, activation, x):
+def _check_activation(op, activation, x, known):
     if activation is None:
         return
-    if activation not in tuple(UPPER):
-        raise ValueError(f'{op}: activation must be "relu", "relu6" or None, got {activation!r}')
-    if x.dtype.kind == "c":
+    if activation not in tuple(known):
+        listed = ", ".join(f'"{name}"' for name in known)
+        raise ValueError(f"{op}: activation must be {listed} or None, got {activation!r}")
+    if x.dtype.kind == "c" and activation in UPPER:
         raise ValueError(f"{op}: has a kink, so complex numbers (and complex-step gradients) do not fit it")
 
 
@@ -184,7 +225,7 @@ def _clipped(op, x):
     clip = clip_of(op, op, x)
     flat = x.reshape(-1)
     y, mask = np.empty_like(flat), np.empty(flat.shape, bool)
-    run(lambda piece: clip(flat[piece], out=y[piece], mask=mask[piece]), cut(flat.size, flat.itemsize))
+    run(lambda piece: clip(flat[piece], out=y[piece], mask=mask[piece]), _pieces(flat))
     return y.reshape(x.shape), MaskCache(mask.reshape(x.shape))
 
 
@@ -192,12 +233,34 @@ def _masked(op, dy, cache):
     check_gradient(op, dy, cache.mask.shape)
     dy_flat, mask = dy.reshape(-1), cache.mask.reshape(-1)
     dx = np.empty_like(dy_flat)
-    run(lambda piece: np.multiply(dy_flat[piece], mask[piece], out=dx[piece]), cut(dx.size, dx.itemsize))
+    run(lambda piece: np.multiply(dy_flat[piece], mask[piece], out=dx[piece]), _pieces(dx))
     return dx.reshape(dy.shape)
 
 
-def _sigmoid(x):
-    """exp only of numbers with a real part at most 0; the two halves are 1 / (1 + e) and e / (1 + e)."""
-    positive = x.real >= 0
-    e = np.exp(np.where(positive, -x, x))
-    return np.where(positive, 1, e) / (1 + e)
+def _sigmoid(x, out):
+    """Write ``e / (1 + e)`` with ``e = exp(x)`` into ``out``.
+
+    Where x is negative, e underflows to zero as it should. Where it is large, the result is 1 to the last digit, long
+    before e overflows: numbers whose e would are cut off.
+    """
+    largest = np.floor(np.log(np.finfo(x.dtype).max))
+    np.clip(x.real, -np.inf, largest, out=out.real)
+    if x.dtype.kind == "c":
+        out.imag = x.imag
+    np.exp(out, out=out)
+    np.divide(out, out + 1, out=out)
+
+
+def _swish(x, out):
+    """Write ``x / (1 + exp(-x))`` of images (N, H, W, C), or of rows (N, C), into ``out``, which may be x."""
+    for image, result in zip(x, out) if x.ndim == 4 else [(x, out)]:
+        for lines in cut(len(image), image.nbytes / len(image)):  # the scratch array shall not outgrow the cache
+            e = np.negative(image[lines])
+            with np.errstate(over="ignore"):  # of an x so negative that x / inf, zero, is right
+                np.exp(e, out=e)
+            e += 1
+            np.divide(image[lines], e, out=result[lines])
+
+
+def _pieces(flat):
+    return cut(flat.size, flat.itemsize)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npnets.ops.activation import UPPER, clip_of
-from npnets.ops.checks import check_gradient, check_ndim
+from npnets.ops.checks import check_block, check_gradient, check_ndim
 from npnets.ops.convolution import (
     bordered,
     clear_border,
@@ -423,30 +423,22 @@ def _add_in_place(total, term):
 def _check(x, expand, depthwise, project, settings, shortcut):
     """Return the geometry of the depthwise convolution, or raise ``ValueError``."""
     check_ndim("bottleneck", x, 4, depthwise.w, 3)
-    C_in, C_mid, C_out = x.shape[-1], depthwise.w.shape[-1], project.w.shape[-1]
-    stages = {
-        "expand": (expand, (C_in, C_mid)),
-        "depthwise": (depthwise, (*depthwise.w.shape[:2], C_in if expand is None else C_mid)),
-        "project": (project, (C_mid, C_out)),
-    }
-    for name, (stage, shape) in stages.items():
+    geo = geometry(x.shape[1:3], depthwise.w.shape[:2], **settings)
+    weights = (expand and expand.w, depthwise.w, project.w)
+    check_block("bottleneck", x, *weights, geo.out, shortcut)
+    for name, stage in (("expand", expand), ("depthwise", depthwise), ("project", project)):
         if stage is None:
             continue
-        if stage.w.shape != shape:
-            raise ValueError(f"bottleneck: {name}.w must have the shape {shape} for x {x.shape}, got {stage.w.shape}")
         if {array.dtype for array in stage.arrays} != {x.dtype}:
             raise ValueError(f"bottleneck: {name} must have the dtype of x, {x.dtype}")
+        C = stage.w.shape[-1:]
         for field, vector in zip(stage._fields[1:], stage.arrays[1:]):
-            if vector.shape != shape[-1:]:
-                raise ValueError(f"bottleneck: {name}.{field} must have the shape {shape[-1:]}, got {vector.shape}")
+            if vector.shape != C:
+                raise ValueError(f"bottleneck: {name}.{field} must have the shape {C}, got {vector.shape}")
         check_norm_settings("bottleneck", stage.decay, stage.eps)
         if name != "project" and stage.activation is None:
             raise ValueError(f'bottleneck: {name}.activation must be "relu" or "relu6", got None')
         clip_of("bottleneck", stage.activation, x)
-    geo = geometry(x.shape[1:3], depthwise.w.shape[:2], **settings)
-    y_shape = (len(x), *geo.out, C_out)
     if len(x) * min(math.prod(geo.out), math.prod(geo.out if expand is None else x.shape[1:3])) < 2:
         raise ValueError(f"bottleneck: training needs at least 2 values a channel, x {x.shape} leaves one")
-    if shortcut and y_shape != x.shape:
-        raise ValueError(f"bottleneck: a shortcut adds x to the output, but x is {x.shape} and the output {y_shape}")
     return geo

@@ -43,6 +43,25 @@ def check_bias(op, b, w):
         raise ValueError(f"{op}: b must have the shape ({w.shape[-1]},) for w {w.shape}, got {b.shape}")
 
 
+def check_block(op, x, expand, depthwise, project, out, shortcut):
+    """Raise a ``ValueError`` unless the weights of a block fit x and each other, and a shortcut the output.
+
+    ``expand`` may be None; ``out`` is the size (H_out, W_out) of what the depthwise convolution leaves.
+    """
+    C_in, C_mid, C_out = x.shape[-1], depthwise.shape[-1], project.shape[-1]
+    wanted = {
+        "expand": (expand, (C_in, C_mid)),
+        "depthwise": (depthwise, (*depthwise.shape[:2], C_in if expand is None else C_mid)),
+        "project": (project, (C_mid, C_out)),
+    }
+    for name, (w, shape) in wanted.items():
+        if w is not None and w.shape != shape:
+            raise ValueError(f"{op}: {name}.w must have the shape {shape} for x {x.shape}, got {w.shape}")
+    y_shape = (len(x), *out, C_out)
+    if shortcut and y_shape != x.shape:
+        raise ValueError(f"{op}: a shortcut adds x to the output, but x is {x.shape} and the output {y_shape}")
+
+
 def check_gradient(op, dy, shape):
     """Raise a ``ValueError`` unless ``dy`` has the shape of the forward's output."""
     if dy.shape != tuple(shape):

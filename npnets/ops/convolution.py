@@ -49,7 +49,7 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding="same", dilation=1, activa
     padding : {"same", "valid", "symmetric"}, int, or ((top, bottom), (left, right))
         Zeros around the image. ``"same"`` is TensorFlow's: ``ceil(n / stride)`` outputs, the odd pixel at the bottom
         and on the right. ``"symmetric"`` is ``span // 2`` on every side.
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "swish"}
         Applied to y while y is still in the core's cache. Meant for inference: the backward computes y once more.
 
     Returns
@@ -302,7 +302,7 @@ def kernel_gradient(padded, dy, geo):
     (phase,) = _column_phases(geo)
     windows = _row_windows(padded, phase, geo)
     dy_rows = _rows(dy)
-    for j in range(geo.kernel[1]):  # one einsum for all columns takes twice as long
+    for j in range(geo.kernel[1]):  # one einsum for all columns would take longer
         rows = np.einsum("nhir,nhr->ir", windows[:, :, :, j], dy_rows)  # -> (K_h, W_out C)
         dw[:, j] = rows.reshape(geo.kernel[0], geo.out[1], -1).sum(axis=1)
     return dw

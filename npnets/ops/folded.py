@@ -1,4 +1,4 @@
-"""The block of MobileNetV1 and V2 as one op in inference, its batch norms folded into the weights.
+"""Batch norm folded into the weights before it, and the block of MobileNetV1 and V2 as one op in inference.
 
 Without batch norm nothing couples the images of a batch. So a slice of a few images goes through the whole block while
 it is in the core's cache: the expanded images, several times larger than what comes in and goes out, are nowhere kept.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npnets.ops.activation import finish_of
-from npnets.ops.checks import check_bias, check_ndim
+from npnets.ops.checks import check_bias, check_block, check_ndim
 from npnets.ops.convolution import bordered, clear_border, depthwise_kernel, inside
 from npnets.parallel import cut, run
 from npnets.shapes import geometry
@@ -22,6 +22,31 @@ class FoldedConv(NamedTuple):
     w: np.ndarray
     b: np.ndarray | None
     activation: str | None
+
+
+def folded_batch_norm(w, b, gamma, beta, running_mean, running_var, *, eps):
+    """Return the weights and the bias of one layer that computes a layer and the batch norm after it, in inference.
+
+    There the statistics are constants, and batch norm is an affine map (Ioffe and Szegedy 2015, Algorithm 2, line 11).
+    With ``scale = gamma / sqrt(running_var + eps)``: ``w' = w scale`` and ``b' = beta + (b - running_mean) scale``.
+
+    Parameters
+    ----------
+    w : ndarray, shape (..., C)
+        Of a convolution, depthwise ones included, or a linear layer: its last axis is that of the output channels.
+    b : ndarray, shape (C,), or None
+    gamma, beta, running_mean, running_var : ndarray, shape (C,)
+    eps : float
+
+    Returns
+    -------
+    w, b : ndarray, shapes (..., C) and (C,), dtype of w
+        New arrays. They are computed in float64 and rounded once.
+    """
+    mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
+    scale = gamma / np.sqrt(var + eps)
+    shift = beta + ((0 if b is None else b) - mean) * scale
+    return (w * scale).astype(w.dtype), shift.astype(w.dtype)
 
 
 def folded_bottleneck(x, expand, depthwise, project, *, stride=1, padding="same", dilation=1, shortcut=False):
@@ -57,7 +82,9 @@ def folded_bottleneck(x, expand, depthwise, project, *, stride=1, padding="same"
     C_mid, C_out = depthwise.w.shape[-1], project.w.shape[-1]
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "name": "folded_bottleneck"}
     geo = geometry((H, W), depthwise.w.shape[:2], **settings)
-    _check_shapes(x, expand, depthwise, project, (N, *geo.out, C_out) if shortcut else x.shape)
+    check_block("folded_bottleneck", x, expand and expand.w, depthwise.w, project.w, geo.out, shortcut)
+    for stage in filter(None, (expand, depthwise, project)):
+        check_bias("folded_bottleneck", stage.b, stage.w)
     y = np.empty((N, *geo.out, C_out), np.result_type(x, project.w))
     expanded, filtered, projected = (
         conv and finish_of("folded_bottleneck", conv.b, conv.activation, y) for conv in (expand, depthwise, project)
@@ -83,17 +110,3 @@ def folded_bottleneck(x, expand, depthwise, project, *, stride=1, padding="same"
 
     run(go_through, cut(N, H * W * C_mid * y.itemsize))
     return y
-
-
-def _check_shapes(x, expand, depthwise, project, summed):
-    C_in, C_mid = x.shape[-1], depthwise.w.shape[-1]
-    for name, conv, C in (("expand", expand, C_in), ("project", project, C_mid)):
-        if conv is not None and (conv.w.ndim != 2 or conv.w.shape[0] != C):
-            raise ValueError(f"folded_bottleneck: {name}.w must have the shape ({C}, C), got {conv.w.shape}")
-    if C_mid != (C_in if expand is None else expand.w.shape[1]):
-        raise ValueError(f"folded_bottleneck: depthwise.w {depthwise.w.shape} does not fit the {C_in} channels of x")
-    for conv in (expand, depthwise, project):
-        if conv is not None:
-            check_bias("folded_bottleneck", conv.b, conv.w)
-    if summed != x.shape:
-        raise ValueError(f"folded_bottleneck: a shortcut adds x {x.shape} to the output {summed}")

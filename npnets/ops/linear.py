@@ -31,7 +31,7 @@ def linear_forward(x, w, b=None, *, activation=None):
     x : ndarray, shape (N, C_in)
     w : ndarray, shape (C_in, C_out)
     b : ndarray, shape (C_out,), optional
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "swish"}
         Applied to y while y is still in the core's cache. Meant for inference: the backward computes y once more.
 
     Returns
@@ -66,7 +66,7 @@ def pointwise_conv2d_forward(x, w, b=None, *, activation=None):
     x : ndarray, shape (N, H, W, C_in)
     w : ndarray, shape (C_in, C_out)
     b : ndarray, shape (C_out,), optional
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "swish"}
         As in :func:`linear_forward`.
 
     Returns

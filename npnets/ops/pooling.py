@@ -70,7 +70,8 @@ def max_pool2d_forward(x, size, *, stride=None, padding="valid"):
             if number == 0:
                 best[...] = cell
             else:
-                np.putmask(index, cell > best, number)  # strictly larger: among equals the first one wins
+                larger = cell > best  # strictly: among equals the first one wins
+                np.maximum(index, larger * index.dtype.type(number), out=index)
                 np.maximum(best, cell, out=best)
 
     run(largest, _pieces(x))
@@ -113,7 +114,12 @@ def avg_pool2d_forward(x, size, *, stride=None, padding="valid"):
     y = np.empty((len(x), *geo.out, x.shape[-1]), x.dtype)
 
     def mean(images):
-        np.divide(sum(_cells(_padded(x[images], geo), geo)), cells, out=y[images])
+        first, *others = _cells(_padded(x[images], geo), geo)
+        total = y[images]
+        total[...] = first
+        for cell in others:
+            total += cell
+        total /= cells
 
     run(mean, _pieces(x))
     return y, AvgPoolCache(cells, x.shape, geo)
@@ -123,7 +129,8 @@ def avg_pool2d_backward(dy, cache):
     """Return dx of :func:`avg_pool2d_forward`: each cell inside the image gets an equal share of dy."""
     cells, x_shape, geo = cache
     check_gradient("avg_pool2d", dy, (x_shape[0], *geo.out, x_shape[-1]))
-    return _spread(dy, x_shape, geo, lambda images, number: dy[images] / cells)
+    part = dy / cells
+    return _spread(dy, x_shape, geo, lambda images, number: part[images])
 
 
 def global_avg_pool_forward(x):
@@ -179,14 +186,15 @@ def _cells(padded, geo):
 
 def _spread(dy, x_shape, geo, share):
     """Add to each cell its share of the window's gradient, ``share(images, number of the cell)``."""
-    (top, _), (left, _) = geo.pads
+    (top, bottom), (left, right) = geo.pads
+    _, H, W, C = x_shape
     dx = np.empty(x_shape, dy.dtype)
 
     def add_up(images):
-        padded = _padded(np.zeros_like(dx[images]), geo)
+        padded = np.zeros((len(dx[images]), top + H + bottom, left + W + right, C), dy.dtype)
         for number, cell in enumerate(_cells(padded, geo)):
             cell += share(images, number)
-        dx[images] = padded[:, top : top + x_shape[1], left : left + x_shape[2]]
+        dx[images] = padded[:, top : top + H, left : left + W]
 
     run(add_up, _pieces(dx))
     return dx

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 LONG_ROW = 6144
-"""Numbers in a row that NumPy works on at full speed: below 5,000, adding a row took up to twice the time."""
+"""Numbers in a row that is long enough: what NumPy does between two rows takes no noticeable part of the time."""
 
 
 def rows_of(x):
@@ -30,7 +30,7 @@ def along_row(vector, rows):
 
 
 def repeated(vector, times):
-    """Return ``np.tile(vector, times)``, which takes several times as long for a vector."""
+    """Return ``np.tile(vector, times)``, which has more to do for a vector than to copy it."""
     return vector[np.newaxis].repeat(times, axis=0).reshape(-1)
 
 

@@ -4,6 +4,17 @@ import re
 
 import numpy as np
 
+from npnets import models
+
+
+def smallest_classifiers():
+    """Return the names of the classifiers, of each family only the smallest: the others are the same, with more blocks.
+
+    For tests that run the networks. A deep one with random running statistics is no good for comparing digits either:
+    rounding errors grow from block to block, in EfficientNet-B7 by a factor of millions.
+    """
+    return [name for name in models.classifiers() if not re.fullmatch(r"efficientnet_b[1-7]|resnet1\d\d", name)]
+
 
 def gradient_errors(model, x, *, training, directions=5, h=2e-8, seed=0, names=None):
     """Return the relative errors of the backward along random directions.
@@ -45,7 +56,18 @@ def gradient_errors(model, x, *, training, directions=5, h=2e-8, seed=0, names=N
     return errors
 
 
+def atrous_difference(strided, atrous, x, s):
+    """Return the largest relative difference between the features of two networks where both have some.
+
+    The second gets the weights of the first. Its last map is s times as large, since its later strides became
+    dilations; at every s-th pixel it shall have the same features.
+    """
+    atrous.load_state_dict(strided.state_dict())
+    expected, dense = strided(x), atrous(x)
+    return np.abs(dense[:, ::s, ::s] - expected).max() / np.abs(expected).max()
+
+
 def docstring_rows(module):
     """Return the rows ``width_mult @ pixels, parameters, multiply-adds`` of a model file's docstring, as numbers."""
-    rows = re.findall(r"^([\d.]+) @ (\d+) +([\d,]+) +([\d,]+)$", module.__doc__, re.MULTILINE)
+    rows = re.findall(r"^B?([\d.]+) @ (\d+) +([\d,]+) +([\d,]+)$", module.__doc__, re.MULTILINE)
     return [(float(a), int(r), *(int(n.replace(",", "")) for n in counts)) for a, r, *counts in rows]

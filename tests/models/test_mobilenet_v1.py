@@ -1,13 +1,16 @@
 """MobileNetV1 against section 3 of its paper."""
 
 import inspect
+import itertools
+import re
 
 import numpy as np
 import pytest
 
 from npnets import cost, nn
 from npnets.models import mobilenet_v1, mobilenet_v1_small
-from tests.models import docstring_rows, gradient_errors
+from npnets.models.mobilenet_v1 import deepened, mobilenet_v1_features
+from tests.models import atrous_difference, docstring_rows, gradient_errors
 from tests.nn import randomize
 
 FILE = inspect.getmodule(mobilenet_v1)
@@ -91,6 +94,99 @@ def test_the_table_in_the_docstring():
     for alpha, pixels, params, macs in rows:
         total = cost.profile(mobilenet_v1(width_mult=alpha), (pixels, pixels, 3))
         assert (total.params, total.macs) == (params, macs)
+
+
+# Its variants
+
+
+@pytest.mark.parametrize("name, settings", [("shallow", {"shallow": True}), ("standard", {"convolution": "standard"})])
+def test_the_variants_in_the_docstring(name, settings):
+    (counts,) = re.findall(rf"^{name} @ 224 +([\d,]+) +([\d,]+)$", FILE.__doc__, re.MULTILINE)
+    total = cost.profile(mobilenet_v1(**settings), (224, 224, 3))
+    assert (f"{total.params:,}", f"{total.macs:,}") == counts
+
+
+def test_conv_mobilenet():
+    """4866M multiply-adds (without the classifier) and 29.3M parameters: one 3x3 convolution for each pair."""
+    model = mobilenet_v1(convolution="standard")
+    total = cost.profile(model, (224, 224, 3))
+    assert (total.macs - total.part("classifier").macs) // 10**6 == 4866 and round(total.params / 1e5) == 293
+    pairs = mobilenet_v1().blocks
+    for pair, block in zip(pairs, model.blocks, strict=True):
+        conv, norm = (part for _, part in block.chain())
+        assert (conv.kernel, conv.stride, conv.C_out) == ((3, 3), pair.depthwise.stride, pair.pointwise.C_out)
+        assert norm.activation == "relu" and conv.b is None and conv.w.decay
+
+
+def test_shallow_mobilenet():
+    """307M multiply-adds and 2.9M parameters: without the five rows of 14 x 14 x 512."""
+    total = cost.profile(mobilenet_v1(shallow=True), (224, 224, 3))
+    assert round(total.macs / 1e6) == 307 and round(total.params / 1e5) == 29
+    repeated = [k for k, row in enumerate(FILE.TABLE) if row == (1, 512)]
+    assert len(repeated) == 5
+    assert [row for k, row in enumerate(FILE.TABLE) if k not in repeated] == FILE.SHALLOW_TABLE
+    with pytest.raises(ValueError, match="give either shallow=True or a table"):
+        mobilenet_v1(shallow=True, table=[(1, 64)])
+
+
+@pytest.mark.parametrize("settings", [{"convolution": "standard"}, {"shallow": True, "output_stride": 8}])
+def test_gradients_of_the_variants(settings):
+    model = randomize(mobilenet_v1(4, width_mult=0.1, dtype=np.float64, **settings))
+    errors = gradient_errors(model, small_images(4, 33), training=True, directions=3)
+    assert np.median(errors) < 1e-6, errors
+
+
+def test_depth_repeats_rows_of_equally_many_filters():
+    """64 once, 128 twice, 256 twice, 512 six times, 1024 twice; strides stay where they are."""
+    counts = {c: len(list(group)) for c, group in itertools.groupby(c for _, c in FILE.TABLE)}
+    assert counts == {64: 1, 128: 2, 256: 2, 512: 6, 1024: 2}
+    for depth, expected in [(1.4, [2, 3, 3, 9, 3]), (2, [2, 4, 4, 12, 4]), (0.5, [1, 1, 1, 3, 1])]:
+        rows = deepened(FILE.TABLE, depth)
+        assert [len(list(group)) for _, group in itertools.groupby(c for _, c in rows)] == expected
+        assert [row for row in rows if row[0] == 2] == [row for row in FILE.TABLE if row[0] == 2]
+        assert [block.pointwise.C_out for block in mobilenet_v1(depth_mult=depth).blocks] == [c for _, c in rows]
+    assert deepened(FILE.TABLE, 1) == FILE.TABLE
+
+
+def test_features_are_the_network_up_to_its_pooling():
+    features, whole = mobilenet_v1_features(width_mult=0.25, seed=3), mobilenet_v1(width_mult=0.25, seed=3)
+    x = small_images(2, 32).astype(np.float32)
+    seen = []
+    whole.blocks[-1].observers.append(seen.append)
+    whole(x)
+    assert np.array_equal(features(x), seen[0])
+    names = [name for name in whole.state_dict() if not name.startswith("classifier")]
+    assert list(features.state_dict()) == names
+
+
+# Atrous convolution
+
+
+@pytest.mark.parametrize("output_stride, pixels, rates", [
+    (None, 7, {}),
+    (32, 7, {}),
+    (16, 14, {12: 2}),
+    (8, 28, {6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 4}),
+])  # fmt: skip
+def test_output_stride(output_stride, pixels, rates):
+    model = mobilenet_v1(output_stride=output_stride)
+    assert body_inputs(model, (224, 224, 3))[-1] == (pixels, pixels, 1024)
+    found = {k: block.depthwise.dilation[0] for k, block in enumerate(model.blocks)}
+    assert found == {k: rates.get(k, 1) for k in range(13)}
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("padding, H, W", [("symmetric", 64, 64), ("symmetric", 37, 50), ("same", 65, 33)])
+def test_atrous_convolution_finds_the_same_features_more_densely(padding, H, W, output_stride):
+    """Symmetric padding puts the first window around the first pixel, whatever the stride; SAME does for odd sizes.
+
+    So DeepLab's images are 513 pixels wide: 257, 129, 65 and 33 are odd, too.
+    """
+    settings = {"width_mult": 0.25, "padding": padding, "dtype": np.float64}
+    strided = randomize(mobilenet_v1_features(**settings))
+    atrous = mobilenet_v1_features(**settings, output_stride=output_stride)
+    x = np.random.default_rng(0).standard_normal((1, H, W, 3))
+    assert atrous_difference(strided, atrous, x, 32 // output_stride) < 1e-12
 
 
 @pytest.mark.parametrize("pixels, sizes", [(28, [14, 7, 4]), (32, [16, 8, 4])])
@@ -177,6 +273,10 @@ def test_the_seed_decides_the_weights():
         ({"bn_decay": 1.0}, "decay .* got 1.0"),
         ({"table": [(1, 64, 3)]}, r"table.* \(s, c\).*got \(1, 64, 3\)"),
         ({"stem_stride": 0}, "stride must be at least 1, got 0"),
+        ({"output_stride": 12}, r"output_stride must be 8, 16 or 32 \(or None, to keep all strides\), got 12"),
+        ({"output_stride": "16"}, "output_stride must be .* got '16'"),
+        ({"depth_mult": 0}, "depth_mult must be .*above 0, got 0"),
+        ({"convolution": "full"}, 'convolution must be "separable" or "standard", got \'full\''),
     ],
 )
 def test_bad_settings_are_named(settings, message):

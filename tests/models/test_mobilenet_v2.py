@@ -8,8 +8,9 @@ import pytest
 
 from npnets import cost, nn, ops, parallel
 from npnets.models import mobilenet_v2, mobilenet_v2_small
+from npnets.models.mobilenet_v2 import mobilenet_v2_features
 from npnets.optim import RMSProp
-from tests.models import docstring_rows, gradient_errors
+from tests.models import atrous_difference, docstring_rows, gradient_errors
 from tests.nn import randomize
 
 FILE = inspect.getmodule(mobilenet_v2)
@@ -99,6 +100,69 @@ def test_the_table_in_the_docstring():
     for width, pixels, params, macs in rows:
         total = cost.profile(mobilenet_v2(width_mult=width), (pixels, pixels, 3))
         assert (total.params, total.macs) == (params, macs)
+
+
+def test_depth_repeats_the_rows_of_the_table():
+    model = mobilenet_v2(depth_mult=1.5)
+    expected = [c for _, c, n, _ in FILE.TABLE for _ in range(-(-3 * n // 2))]  # 1, 2, 3, 4 become 2, 3, 5, 6
+    assert [block.project.C_out for block in model.blocks] == expected
+    strides = [block.depthwise.stride[0] for block in model.blocks]
+    assert strides.count(2) == 4 and cost.profile(model, (224, 224, 3)).rows[-1].name == "classifier"
+    assert block_inputs(model, (224, 224, 3))[-1] == (7, 7, 1280)
+    assert len(mobilenet_v2(depth_mult=0.1).blocks) == 7
+
+
+def test_features_are_the_network_up_to_its_pooling():
+    whole = mobilenet_v2(width_mult=0.25, seed=3)
+    x = small_images(2, 32).astype(np.float32)
+    for with_head, last in [(True, whole.head), (False, whole.blocks[-1])]:
+        features = mobilenet_v2_features(width_mult=0.25, seed=3, with_head=with_head)
+        seen = []
+        last.observers.append(seen.append)
+        whole(x)
+        assert np.array_equal(features(x), seen[0])
+        left_out = ("classifier",) if with_head else ("head", "classifier")
+        names = [name for name in whole.state_dict() if not name.startswith(left_out)]
+        assert list(features.state_dict()) == names
+
+
+@pytest.mark.parametrize("output_stride, pixels, rates", [
+    (None, 7, {}),
+    (32, 7, {}),
+    (16, 14, {14: 2, 15: 2, 16: 2}),
+    (8, 28, {**dict.fromkeys(range(7, 14), 2), 14: 4, 15: 4, 16: 4}),
+])  # fmt: skip
+def test_output_stride(output_stride, pixels, rates):
+    model = mobilenet_v2(output_stride=output_stride)
+    assert block_inputs(model, (224, 224, 3))[-1] == (pixels, pixels, 1280)
+    found = {k: block.depthwise.dilation[0] for k, block in enumerate(model.blocks)}
+    assert found == {k: rates.get(k, 1) for k in range(17)}
+    assert [block.adds_input for block in model.blocks] == [block.adds_input for block in mobilenet_v2().blocks]
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("padding, H, W", [("symmetric", 64, 64), ("symmetric", 37, 50), ("same", 65, 33)])
+def test_atrous_convolution_finds_the_same_features_more_densely(padding, H, W, output_stride):
+    """Where a stride is left out, the dilated windows after it see the pixels that they would have seen."""
+    settings = {"width_mult": 0.35, "padding": padding, "dtype": np.float64}
+    strided = randomize(mobilenet_v2_features(**settings))
+    atrous = mobilenet_v2_features(**settings, output_stride=output_stride)
+    x = np.random.default_rng(0).standard_normal((1, H, W, 3))
+    assert atrous_difference(strided, atrous, x, 32 // output_stride) < 1e-12
+
+
+def test_same_padding_shifts_the_features_of_an_even_image():
+    """Its windows are centred at the second pixel, not the first, where the image is halved: hence DeepLab's 513."""
+    settings = {"width_mult": 0.35, "dtype": np.float64}
+    strided, atrous = randomize(mobilenet_v2_features(**settings)), mobilenet_v2_features(**settings, output_stride=16)
+    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3))
+    assert atrous_difference(strided, atrous, x, 2) > 0.1
+
+
+def test_gradients_with_an_output_stride():
+    model = randomize(mobilenet_v2(4, width_mult=0.1, dtype=np.float64, output_stride=8, head=32))
+    errors = gradient_errors(model, small_images(4, 33), training=True, directions=3)
+    assert np.median(errors) < 1e-6, errors
 
 
 def test_names():
@@ -217,6 +281,11 @@ def test_a_table_of_ones_own():
         ({"table": [(6, 16, 0, 1)]}, "n must be at least 1, got 0"),
         ({"head": 0}, "head must be at least 1, got 0"),
         ({"stem": 0}, "stem must be at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"width_mult": -0.35}, "width_mult must be .*above 0, got -0.35"),
+        ({"depth_mult": "2"}, "depth_mult must be .*, got '2'"),
+        ({"output_stride": 12}, r"output_stride must be 8, 16 or 32 \(or None, to keep all strides\), got 12"),
+        ({"stem_stride": 0}, "stem_stride must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -26,6 +26,11 @@ def _concat(rng, dtype):
     )
 
 
+def _inception(rng, dtype):
+    branches = {"conv1x1": 2, "conv3x3": (2, 3), "double3x3": (3, 2), "projection": 1}
+    return branches | _drawn(rng, dtype)
+
+
 def _classifier(rng, dtype):
     return nn.Sequential(
         stem=nn.ConvBNAct(3, 4, 3, stride=2, **_drawn(rng, dtype)),
@@ -34,6 +39,15 @@ def _classifier(rng, dtype):
         dropout=nn.Dropout(0.3, rng=rng),
         classifier=nn.Linear(5, 3, **_drawn(rng, dtype)),
     )
+
+
+def _detector(rng, dtype, **settings):
+    """Three maps: the expansion of a block that halves, the end of the backbone, and an extra one."""
+    drawn = _drawn(rng, dtype)
+    blocks = [nn.InvertedResidual(4, 4, 1, **drawn), nn.InvertedResidual(4, 5, 2, stride=2, **drawn)]
+    backbone = nn.Sequential(stem=nn.ConvBNAct(3, 4, 3, **drawn), blocks=blocks, head=nn.ConvBNAct(5, 6, 1, **drawn))
+    shape = {"taps": ("blocks.1.depthwise",), "anchors": (3, 6, 6), "extras": (4,), "num_classes": 3}
+    return nn.Detector(backbone, **shape, separable=True, dropout=0.2, **drawn)
 
 
 # What is made of (rng, dtype), and the shape of one image for it.
@@ -49,6 +63,7 @@ CASES = {
         lambda rng, dtype: nn.Conv2d(3, 4, 3, stride=2, bias=True, activation="relu6", **_drawn(rng, dtype)),
         IMAGE,
     ),
+    "Conv2d, swish": (lambda rng, dtype: nn.Conv2d(3, 4, 3, activation="swish", **_drawn(rng, dtype)), IMAGE),
     "DepthwiseConv2d": (lambda rng, dtype: nn.DepthwiseConv2d(3, 3, **_drawn(rng, dtype)), IMAGE),
     "DepthwiseConv2d, bias": (
         lambda rng, dtype: nn.DepthwiseConv2d(
@@ -111,6 +126,58 @@ CASES = {
     ),
     "InvertedResidual, none": (
         lambda rng, dtype: nn.InvertedResidual(3, 3, 2, shortcut="none", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+    "ResidualBottleneck": (
+        lambda rng, dtype: nn.ResidualBottleneck(3, 2, stride=2, dilation=2, **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+    "ResidualBottleneck, 1x1": (
+        lambda rng, dtype: nn.ResidualBottleneck(3, 2, stride=2, stride_in="1x1", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+    "ResidualBottleneck, identity": (
+        lambda rng, dtype: nn.ResidualBottleneck(4, 1, **_drawn(rng, dtype)),
+        (6, 5, 4),
+    ),
+    "ResidualBottleneck, subsampled": (
+        lambda rng, dtype: nn.ResidualBottleneck(4, 1, stride=2, **_drawn(rng, dtype)),
+        (6, 5, 4),
+    ),
+    "Inception": (lambda rng, dtype: nn.Inception(3, **_inception(rng, dtype)), IMAGE),
+    "Inception, stride 2": (
+        lambda rng, dtype: nn.Inception(
+            3, **_inception(rng, dtype) | {"conv1x1": 0, "pool": "max", "projection": 0, "stride": 2}
+        ),
+        IMAGE,
+    ),
+    "Inception, no batch norm": (
+        lambda rng, dtype: nn.Inception(
+            3, **_inception(rng, dtype), pool="max", batch_norm=False, activation="sigmoid", init_scale=2.0
+        ),
+        IMAGE,
+    ),
+    "SqueezeExcite": (lambda rng, dtype: nn.SqueezeExcite(3, 2, **_drawn(rng, dtype)), IMAGE),
+    "MBConv": (lambda rng, dtype: nn.MBConv(3, 3, 2, 5, survival_prob=0.7, **_drawn(rng, dtype)), IMAGE),
+    "MBConv, stride 2": (lambda rng, dtype: nn.MBConv(3, 4, 2, stride=2, **_drawn(rng, dtype)), IMAGE),
+    "MBConv, t = 1": (lambda rng, dtype: nn.MBConv(3, 3, 1, squeeze_ratio=0.7, **_drawn(rng, dtype)), IMAGE),
+    "ExtraMap": (lambda rng, dtype: nn.ExtraMap(3, 4, separable=False, **_drawn(rng, dtype)), IMAGE),
+    "ExtraMap, separable": (lambda rng, dtype: nn.ExtraMap(3, 4, separable=True, **_drawn(rng, dtype)), IMAGE),
+    "Predictor": (lambda rng, dtype: nn.Predictor(3, 2, 5, separable=False, **_drawn(rng, dtype)), IMAGE),
+    "Predictor, separable": (
+        lambda rng, dtype: nn.Predictor(3, 2, 5, separable=True, dropout=0.3, **_drawn(rng, dtype)),
+        IMAGE,
+    ),
+    "Detector": (_detector, IMAGE),
+    "ResizedToInput": (
+        lambda rng, dtype: nn.ResizedToInput(conv=nn.Conv2d(3, 4, 3, stride=2, **_drawn(rng, dtype))),
+        IMAGE,
+    ),
+    "ImagePooling": (lambda rng, dtype: nn.ImagePooling(3, 4, **_drawn(rng, dtype)), IMAGE),
+    "ASPP": (lambda rng, dtype: nn.ASPP(3, 4, (1, 3), **_drawn(rng, dtype)), IMAGE),
+    "ASPP, no rates": (lambda rng, dtype: nn.ASPP(3, 4, (), **_drawn(rng, dtype)), IMAGE),
+    "MBConv, relu6": (
+        lambda rng, dtype: nn.MBConv(3, 3, 2, squeeze_ratio=None, activation="relu6", **_drawn(rng, dtype)),
         IMAGE,
     ),
 }

@@ -312,6 +312,14 @@ def test_a_block_that_was_changed_goes_layer_by_layer(change, ops_called):
     assert module.backward(y).shape == (3, 6, 5, 4)
 
 
+def test_a_norm_of_other_channels_is_named_by_the_layer(ops_called):
+    module = ONE_OP["InvertedResidual"]()
+    module.depthwise_bn = nn.BatchNorm(5, activation="relu6", dtype=np.float64)
+    with pytest.raises(ValueError, match=r"^depthwise_bn: batch_norm: gamma must have the shape \(12,\)"):
+        module(images(3, 6, 5, 4), training=True)
+    assert not ops_called
+
+
 def test_images_of_another_dtype_go_layer_by_layer(ops_called):
     module = ONE_OP["InvertedResidual"]()
     module(images(3, 6, 5, 4).astype(np.float32), training=True)

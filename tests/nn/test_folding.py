@@ -7,11 +7,12 @@ import pytest
 
 from npnets import cost, models, nn
 from npnets.nn.blocks import mobile
+from tests.models import smallest_classifiers
 from tests.nn import CASES, arrays_of, make, randomize
 from tests.oracles import relative_error
 
 SETTINGS = {
-    **{name: (name, {}) for name in models.names()},
+    **{name: (name, {}) for name in smallest_classifiers()},
     "relu6 on the bottleneck": ("mobilenet_v2", {"bottleneck": "relu6"}),
     "a shortcut between expansions": ("mobilenet_v2", {"shortcut": "expansion"}),
     "no shortcut": ("mobilenet_v2_small", {"shortcut": "none"}),
@@ -94,7 +95,7 @@ def test_remaining_layers_keep_their_names(what):
     paths = dict(model.named_modules())
     assert all(type(paths[path]) is type(module) for path, module in folded.named_modules())
     gone = {path: module for path, module in paths.items() if path not in dict(folded.named_modules())}
-    assert {type(module) for module in gone.values()} <= {nn.BatchNorm, nn.ReLU, nn.ReLU6}
+    assert {type(module) for module in gone.values()} <= {nn.BatchNorm, nn.ReLU, nn.ReLU6, nn.Swish}
     own = {name: array.shape for name, array in folded.state_dict().items()}
     kept = {name: array.shape for name, array in model.state_dict().items() if name.rpartition(".")[0] not in gone}
     assert kept.items() <= own.items() and all(name.endswith(".b") for name in own.keys() - kept.keys())
@@ -111,7 +112,7 @@ def test_names_and_activations_in_mobilenet_v2():
     assert "expand_bn" not in repr(folded) and "relu6" in repr(folded.stem)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", smallest_classifiers())
 def test_the_cost_is_that_of_the_convolutions_and_their_biases(name):
     model, x = network(name)
     folded = nn.fold_batch_norm(model)
@@ -202,8 +203,10 @@ def test_by_hand():
 CHAINS = {
     # layers, and the kinds that are left of them
     "a batch norm first": (lambda: [nn.BatchNorm(3, dtype=float), pointwise()], ["BatchNorm", "PointwiseConv2d"]),
-    "swish after it": (lambda: [pointwise(), norm(), nn.Swish()], ["PointwiseConv2d", "Swish"]),
-    "swish before it": (lambda: [pointwise(), nn.Swish(), norm()], ["PointwiseConv2d", "Swish", "BatchNorm"]),
+    "swish after it": (lambda: [pointwise(), norm(), nn.Swish()], ["PointwiseConv2d"]),
+    "swish before it": (lambda: [pointwise(), nn.Swish(), norm()], ["PointwiseConv2d", "BatchNorm"]),
+    "sigmoid after it": (lambda: [pointwise(), norm(), nn.Sigmoid()], ["PointwiseConv2d", "Sigmoid"]),
+    "sigmoid before it": (lambda: [pointwise(), nn.Sigmoid(), norm()], ["PointwiseConv2d", "Sigmoid", "BatchNorm"]),
     "relu after it": (lambda: [pointwise(), norm(), nn.ReLU()], ["PointwiseConv2d"]),
     "relu before it": (lambda: [pointwise(), nn.ReLU(), norm()], ["PointwiseConv2d", "BatchNorm"]),
     "a relu of the layer": (lambda: [pointwise(activation="relu"), norm()], ["PointwiseConv2d", "BatchNorm"]),
@@ -239,7 +242,7 @@ def test_what_is_folded_and_what_stays(what):
 
 
 def test_items_of_a_list_keep_their_numbers():
-    model, x = trained(nn.Sequential(layers=[pointwise(), norm(), nn.Swish(), pointwise(4), norm()]), (5, 6, 3))
+    model, x = trained(nn.Sequential(layers=[pointwise(), norm(), nn.Sigmoid(), pointwise(4), norm()]), (5, 6, 3))
     folded = nn.fold_batch_norm(model)
     assert [name for name, _ in folded.named_modules()] == ["", "layers.0", "layers.2", "layers.3"]
     assert_same_outputs(folded, model, x, 1e-12)
@@ -309,6 +312,22 @@ def test_modules_with_a_forward_of_their_own_are_folded_below_it_only():
         folded = nn.fold_batch_norm(model)
         assert repr(folded) == repr(model)
         assert_same_outputs(folded, model, x, 1e-12)
+
+
+class Cropping(nn.DepthwiseSeparable):
+    """A block with a forward of its own around that of its class."""
+
+    def forward(self, x, training=False):
+        return super().forward(x[:, 1:], training)
+
+
+def test_a_block_with_a_forward_of_its_own_is_not_folded_and_cannot_be_trained_either():
+    model, x = trained(Cropping(3, 4, **drawn()), (5, 6, 3))
+    folded = nn.fold_batch_norm(model)
+    assert "BatchNorm" in kinds(folded)
+    assert_same_outputs(folded, model, x, 1e-12)
+    with pytest.raises(RuntimeError, match="for inference alone"):
+        folded(x, training=True)
 
 
 def test_a_layer_that_stands_in_two_places_is_folded_in_each():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npnets import ops
+from npnets import ops, parallel
+from npnets.ops.activation import finish_of
 from tests.oracles import assert_close, check_against_reference, check_gradients
 from tests.strategies import ALL_OPS, activation_cases, seeds
 
@@ -78,6 +79,32 @@ def test_sigmoid_and_swish_stay_finite_far_from_zero(dtype):
     assert abs(dx[0]) == 0.0 and dx.tolist()[2:] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("dtype, low, high", [(np.float32, -87, 90), (np.float64, -700, 800)])
+def test_sigmoid_and_swish_have_all_their_digits_wherever_x_is(dtype, low, high):
+    """Also for x of -80, where ``1 - sigmoid(-x)`` or ``(1 + tanh(x / 2)) / 2`` would have none left."""
+    x = np.linspace(low, high, 10_001).astype(dtype)
+    wide = x.astype(np.longdouble)
+    expected = 1 / (1 + np.exp(-wide))
+    nonzero = x != 0
+    for op, exact in (("sigmoid", expected), ("swish", wide * expected)):
+        y, _ = getattr(ops, f"{op}_forward")(x)
+        relative = np.abs(y - exact)[nonzero] / np.abs(exact)[nonzero]
+        assert y.dtype == dtype and relative.max() < 4 * np.finfo(dtype).eps, op
+
+
+def test_sigmoid_underflows_gradually_and_knows_infinity():
+    tiny, _ = ops.sigmoid_forward(np.array([-95.0, -np.inf, np.inf, np.nan], np.float32))
+    assert tiny[0] == pytest.approx(np.exp(-95), rel=1e-3) and tiny[1:3].tolist() == [0, 1] and np.isnan(tiny[3])
+
+
+@pytest.mark.parametrize("op", ["sigmoid", "swish"])
+def test_complex_steps_agree_with_the_backward_also_far_from_zero(op):
+    x = np.array([-800.0, -30.0, -1.0, 2.0, 709.5, 800.0])
+    y, _ = getattr(ops, f"{op}_forward")(x + 1e-30j)
+    _, cache = getattr(ops, f"{op}_forward")(x)
+    assert_close("dx", getattr(ops, f"{op}_backward")(np.ones_like(x), cache), y.imag / 1e-30, 1e-12)
+
+
 @given(seeds, st.integers(1, 50))
 def test_identities(seed, n):
     x = np.random.default_rng(seed).uniform(-20, 20, n)
@@ -107,9 +134,9 @@ def test_a_kinked_activation_refuses_complex_numbers(op):
 LAYERS = ["conv2d", "depthwise_conv2d", "pointwise_conv2d", "linear"]
 
 
-@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("activation, tolerance", [("relu", 0), ("relu6", 0), ("swish", 1e-14)])
 @pytest.mark.parametrize("op", LAYERS)
-def test_an_activation_in_the_same_pass_is_that_of_the_op_after_it(op, activation):
+def test_an_activation_in_the_same_pass_is_that_of_the_op_after_it(op, activation, tolerance):
     forward, backward = getattr(ops, f"{op}_forward"), getattr(ops, f"{op}_backward")
     after_forward, after_backward = getattr(ops, f"{activation}_forward"), getattr(ops, f"{activation}_backward")
 
@@ -120,7 +147,7 @@ def test_an_activation_in_the_same_pass_is_that_of_the_op_after_it(op, activatio
         y, cache = forward(x, w, b, **case.settings)
         z, after_cache = after_forward(y)
         fused, fused_cache = forward(x, w, b, **case.settings, activation=activation)
-        np.testing.assert_array_equal(fused, z)
+        np.testing.assert_allclose(fused, z, rtol=tolerance, atol=0)
         dy = case.upstream(y)
         dy.flags.writeable = False
         fused[...] = np.nan  # the cache is not what was given away
@@ -150,13 +177,25 @@ def test_every_pixel_gets_the_bias(pixels, C, rng):
     assert_close("y", y, np.clip(x @ w + b, 0, 6), 1e-13)
 
 
+@pytest.mark.parametrize("shape", [(40, 3), (2, 20, 1, 3), (1, 7, 9, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_swish_in_the_same_pass_overflows_nowhere(dtype, shape, rng, monkeypatch):
+    monkeypatch.setattr(parallel, "PIECE_BYTES", 200)  # some lines at a time
+    y = (10 ** rng.uniform(-3, 4, shape) * rng.choice([-1, 1], shape)).astype(dtype)
+    expected = ops.swish_forward(y)[0]
+    finish_of("op", None, "swish", y)(y)
+    assert y.min() < 0 and y.dtype == dtype
+    nothing = 1e4 * np.finfo(dtype).tiny  # where exp(-x) is too large for the dtype, or nearly so
+    np.testing.assert_allclose(y, expected, rtol=10 * np.finfo(dtype).eps, atol=nothing)
+
+
 @pytest.mark.parametrize("op", LAYERS)
-def test_an_activation_in_the_same_pass_is_relu_or_relu6_of_real_numbers(op):
+def test_an_activation_in_the_same_pass_is_relu_relu6_or_swish(op):
     x = np.ones((2, 1) if op == "linear" else (2, 1, 1, 1))
     w = np.ones({"conv2d": (1, 1, 1, 1), "depthwise_conv2d": (1, 1, 1)}.get(op, (1, 1)))
     forward = getattr(ops, f"{op}_forward")
-    for other in ("swish", ["relu"]):
-        with pytest.raises(ValueError, match=f'{op}: activation must be "relu", "relu6" or None, got '):
+    for other in ("sigmoid", ["relu"]):
+        with pytest.raises(ValueError, match=f'{op}: activation must be "relu", "relu6", "swish" or None, got '):
             forward(x, w, activation=other)
     with pytest.raises(ValueError, match=f"{op}: has a kink"):
         forward(x + 0j, w, activation="relu")

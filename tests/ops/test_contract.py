@@ -23,7 +23,7 @@ def test_every_public_op_is_a_pair_and_is_tested():
 def test_settings_are_keywords():
     """``conv2d_forward(x, w, b, 2)`` should not have to be guessed at."""
     positional = {"x", "w", "b", "gamma", "beta", "running_mean", "running_var", "size", "rate", "survival_prob"}
-    positional |= {"logits", "labels"}
+    positional |= {"logits", "labels", "s"}
     for name in ops.__all__:
         parameters = inspect.signature(getattr(ops, name)).parameters.values()
         allowed = positional if name.endswith("_forward") else {"dy", "cache"}
@@ -112,8 +112,10 @@ def test_a_batch_is_its_images_one_by_one(op):
         args, kwargs = case.arguments()
         forward = getattr(ops, f"{op}_forward")
         y, _ = forward(*args, **kwargs)
+        batches = 2 if op == "channel_scale" else 1  # how many arguments have a row for each image
         for n in range(len(args[0])):
-            assert_close("y", forward(args[0][n : n + 1], *args[1:], **kwargs)[0], y[n : n + 1], 1e-12)
+            of_image = [array[n : n + 1] for array in args[:batches]]
+            assert_close("y", forward(*of_image, *args[batches:], **kwargs)[0], y[n : n + 1], 1e-12)
 
     run()
 

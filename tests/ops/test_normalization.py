@@ -248,6 +248,19 @@ def test_float32_variance_far_from_zero(shape, piece_bytes, rng, monkeypatch):
         assert_close(["dx", "dgamma", "dbeta"][k], gradient, expected[k], 1e-3)
 
 
+@pytest.mark.parametrize("single", ["x", "dy"])
+def test_sums_are_kept_in_the_wider_dtype_of_x_and_dy(single, rng):
+    case = drawn_case(rng)
+    args, kwargs = case.arguments()
+    x = args[0].astype(np.float32 if single == "x" else np.float64)
+    dy = rng.standard_normal(x.shape).astype(np.float32 if single == "dy" else np.float64)
+    _, cache = ops.batch_norm_forward(x, *args[1:], **kwargs)
+    expected = ops.batch_norm_backward(dy.astype(np.float64), cache)
+    for name, gradient, wanted in zip(("dx", "dgamma", "dbeta"), ops.batch_norm_backward(dy, cache), expected):
+        assert gradient.dtype == np.float64, name
+        assert_close(name, gradient, wanted, 1e-13)
+
+
 def test_a_constant_channel_gives_beta(rng):
     x = np.full((8, 2, 2, 1), 0.1, np.float32)
     beta, running = np.array([2.5], np.float32), np.ones((2, 1), np.float32)

@@ -38,6 +38,10 @@ CASES = {
         "batch_norm", (normal(200, 3), normal(3), normal(3)), (normal(3), normal(3) ** 2), {"training": True}
     ),
     "relu6": Case("relu6", (6 * normal(9, 5, 6, 3),)),
+    "sigmoid": Case("sigmoid", (6 * normal(9, 5, 6, 3),)),
+    "swish": Case("swish", (6 * normal(9, 5, 6, 3),)),
+    "channel_scale, small images": Case("channel_scale", (normal(40, 2, 3, 2), normal(40, 2))),
+    "channel_scale, one large image": Case("channel_scale", (normal(1, 8, 900, 7), normal(1, 7))),
     "max_pool2d": Case("max_pool2d", (normal(9, 5, 6, 3),), (2,)),
     "avg_pool2d": Case("avg_pool2d", (normal(9, 5, 6, 3),), (3,), {"stride": 1, "padding": "same"}),
 }

@@ -13,5 +13,6 @@ from npnets.gradcheck.classic import (  # noqa: F401
     pooling,
     regularization,
     resize,
+    scale,
     sums,
 )

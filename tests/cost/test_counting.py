@@ -4,6 +4,7 @@ Totals are exact. Tables are printed in millions: where a printed number does no
 """
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def counted(model, x):
     return total / len(x)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.classifiers())
 def test_macs_equal_a_count_from_a_real_forward(name):
     small = name != "mlp_batch_norm"
     shape = (3, 33, 30, 2) if small else (3, 28, 28, 2)
@@ -258,9 +259,9 @@ def test_rows_are_the_layers_in_forward_order():
     layers = [path for path, part in model.named_modules() if isinstance(part, nn.Layer)]
     assert [row.name for row in rows] == layers
     row = next(row for row in rows if row.name == "blocks.1.depthwise")
-    assert row == ("blocks.1.depthwise", "depthwise", (7, 7, 96), 9 * 96, 9 * 96 * 7 * 7)
-    assert rows[0] == ("stem.conv", "conv", (14, 14, 16), 9 * 3 * 16, 9 * 3 * 16 * 14 * 14)
-    assert rows[-1] == ("classifier", "linear", (10,), 256 * 10 + 10, 256 * 10)
+    assert row == ("blocks.1.depthwise", "depthwise", (7, 7, 96), 9 * 96, 9 * 96 * 7 * 7, 9 * 96)
+    assert rows[0] == ("stem.conv", "conv", (14, 14, 16), 9 * 3 * 16, 9 * 3 * 16 * 14 * 14, 9 * 3 * 16)
+    assert rows[-1] == ("classifier", "linear", (10,), 256 * 10 + 10, 256 * 10, 256 * 10)
 
 
 def test_a_layer_by_itself():
@@ -292,6 +293,92 @@ def test_input_shapes():
 def test_a_wrong_shape_names_the_layer_or_the_argument(shape, message):
     with pytest.raises(ValueError, match=message):
         cost.profile(mobilenet_v2(), shape)
+
+
+# Other ways to count
+
+
+@pytest.mark.parametrize("bn, times", [("none", 0), ("trainable", 2), ("all", 4)])
+def test_batch_norm_counts_as_asked(bn, times):
+    """Numbers a channel: none, gamma and beta, and mean and variance too."""
+    model = models.mobilenet_v2_small()
+    usual, total = (cost.profile(model, (28, 28, 3), **counting) for counting in ({}, {"bn": bn}))
+    channels = sum(row.output_shape[-1] for row in usual.rows if row.kind == "batch norm")
+    assert total.params == usual.params_without_bn + times * channels
+    assert sum(row.params for row in total.rows) == total.params
+    assert (total.params_without_bn, total.macs) == (usual.params_without_bn, usual.macs)
+    assert total.params_with_statistics == usual.params_with_statistics
+
+
+def test_an_atrous_convolution_as_space_to_batch():
+    """Height and width are rounded up to multiples of the rate: 33 pixels at rate 6 become 36."""
+    layers = {
+        "wide": nn.Conv2d(3, 4, 3, dilation=6, rng=rng()),
+        "uneven": nn.DepthwiseConv2d(4, 3, dilation=(2, 5), rng=rng()),
+        "plain": nn.Conv2d(4, 4, 3, rng=rng()),
+    }
+    as_written, dealt_out = (
+        cost.profile(nn.Sequential(**layers), (33, 33, 3), atrous=atrous).rows
+        for atrous in ("as_written", "space_to_batch")
+    )
+    assert [row.macs for row in as_written] == [27 * 4 * 33 * 33, 36 * 33 * 33, 36 * 4 * 33 * 33]
+    assert [row.macs for row in dealt_out] == [27 * 4 * 36 * 36, 36 * 34 * 35, 36 * 4 * 33 * 33]
+
+
+def test_a_rate_that_divides_the_map_costs_nothing_more():
+    layer = nn.Conv2d(3, 4, 3, dilation=3, rng=rng())
+    assert cost.profile(layer, (33, 30, 3)) == cost.profile(layer, (33, 30, 3), atrous="space_to_batch")
+
+
+@pytest.mark.parametrize("counting", [{"bn": "some"}, {"atrous": "dealt out"}, {"bn": None}])
+def test_an_unknown_way_to_count_lists_those_there_are(counting):
+    name, value = next(iter(counting.items()))
+    with pytest.raises(ValueError, match=rf"{name} must be one of '(trainable|none|as_written)', .*got {value!r}"):
+        cost.profile(models.mobilenet_v2_small(), (28, 28, 3), **counting)
+
+
+def test_a_part_is_the_layers_below_a_name():
+    total = cost.profile(models.mobilenet_v2(), (224, 224, 3))
+    parts = [total.part(name) for name in ("stem", "blocks", "head", "pool", "dropout", "classifier")]
+    assert sum(part.macs for part in parts) == total.macs and sum(part.params for part in parts) == total.params
+    assert {row.name.split(".")[1] for row in total.part("blocks.1").rows} == {"1"}  # not blocks.10
+    assert total.part("blocks.1.expand").rows[0].kind == "pointwise"
+
+
+def test_a_part_that_is_not_there_lists_those_that_are():
+    with pytest.raises(ValueError, match="no part 'heads'; it has stem, blocks, head, pool, dropout, classifier"):
+        cost.profile(models.mobilenet_v2(), (224, 224, 3)).part("heads")
+
+
+def test_several_scales_add_up():
+    model = models.mobilenet_v2()
+    several = cost.multi_scale(model, (225, 225, 3), [0.5, 1.0, 1.75], mirrored=False)
+    assert [one.input_shape[0] for one in several.profiles.values()] == [113, 225, 393]  # corners stay corners
+    assert several.macs == sum(cost.profile(model, (n, n, 3)).macs for n in (113, 225, 393))
+    assert cost.multi_scale(model, (225, 225, 3), [0.5, 1.0, 1.75]).macs == 2 * several.macs
+    assert several.params == cost.profile(model, (225, 225, 3)).params
+
+
+@pytest.mark.parametrize("scales", [[], [0], [1, -1], ["1"]])
+def test_scales_are_numbers_above_zero(scales):
+    with pytest.raises(ValueError, match="scales must"):
+        cost.multi_scale(models.mobilenet_v2(), (225, 225, 3), scales)
+
+
+def test_counting_allocates_no_arrays():
+    model = models.mobilenet_v2()
+    tracemalloc.start()
+    cost.profile(model, (224, 224, 3))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200_000  # bytes: the rows; the smallest map of the network, as float32, would be as large
+
+
+def test_weights_are_what_multiplies():
+    total = profile(mobilenet_v1())
+    assert total.weights == total.params_without_bn - 1000 == 4_209_088
+    shares = total.shares(weights_only=True)
+    assert "batch norm" not in shares and sum(params for _, params in shares.values()) == pytest.approx(1)
 
 
 # How it is shown

@@ -1,0 +1,130 @@
+"""What networks cost: layer by layer, and beside their accuracy."""
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from npnets.plots.style import FAMILIES, KINDS, STYLE, joined, kind_style
+
+
+def layer_costs(profile, *, title="", macs_limit=None, params_limit=None):
+    """Draw the multiply-adds and the parameters of each layer, in forward order.
+
+    Parameters
+    ----------
+    profile : cost.Profile
+    title : str
+    macs_limit, params_limit : float, optional
+        Upper ends of the two axes, so that several figures can be compared.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A bar for each layer that multiplies, in the colour of its kind. Batch norm, which has few parameters and no
+        multiply-adds, is left out of the bars; the totals in the panels' titles are of everything.
+    """
+    rows = [row for row in profile.rows if row.macs]
+    numbers = range(len(rows))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        colours = [kind_style(row.kind)[0] for row in rows]
+        top.bar(numbers, [row.macs / 1e6 for row in rows], color=colours, width=0.85)
+        bottom.bar(numbers, [row.params / 1e3 for row in rows], color=colours, width=0.85)
+        top.set_ylabel("multiply-adds (millions)")
+        bottom.set_ylabel("parameters (thousands)")
+        top.set_ylim(0, macs_limit and macs_limit / 1e6)
+        bottom.set_ylim(0, params_limit and params_limit / 1e3)
+        for ax, text in ((top, f"{profile.macs:,} multiply-adds"), (bottom, f"{profile.params:,} parameters")):
+            ax.set_title(text, loc="right", fontsize=10)
+            ax.grid(axis="x", visible=False)
+        starts = _first_layers(rows)
+        bottom.set_xticks(list(starts.values()), list(starts), rotation=90, fontsize=8)
+        used = {joined(row.kind) for row in rows}
+        patches = [Patch(facecolor=KINDS[kind][0], label=kind) for kind in KINDS if kind in used]
+        figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _first_layers(rows, most=40):
+    """Return name -> number of the first layer, for each block; for every other one where there are too many."""
+    starts = {}
+    for number, row in enumerate(rows):
+        block, _, _ = row.name.rpartition(".")
+        starts.setdefault(block or row.name, number)
+    step = -(-len(starts) // most)
+    return dict(list(starts.items())[::step])
+
+
+def accuracy_over_cost(series, *, measure="top-1 accuracy (%)", title=""):
+    """Draw accuracy over multiply-adds and over parameters, both on logarithmic axes, as the papers' figures do.
+
+    Parameters
+    ----------
+    series : list of (family, points)
+        The family is one of ``FAMILIES``. Points are (label, accuracy, parameters, multiply-adds) and are joined by a
+        line, but those of the family "quoted"; what is None is not drawn. An empty label is not written.
+    measure : str
+        What the accuracy is.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4.4), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        labels = {ax: [] for ax in axes}
+        for ax, column, unit, name in zip(
+            axes, (3, 2), (1e9, 1e6), ("multiply-adds (billions)", "parameters (millions)")
+        ):
+            for family, points in series:
+                colour, marker = FAMILIES[family]
+                drawn = [point for point in points if point[column] is not None]
+                x, y = [point[column] / unit for point in drawn], [point[1] for point in drawn]
+                line = "none" if family == "quoted" else "-"
+                ax.plot(x, y, linestyle=line, marker=marker, color=colour, markersize=5, linewidth=1)
+                labels[ax] += [(point[0], where, colour) for point, where in zip(drawn, zip(x, y)) if point[0]]
+            ax.set(xscale="log", xlabel=name)
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0].set_ylabel(measure)
+        figure.legend(handles=_legend({family for family, _ in series}), loc="outside lower center", ncols=6)
+        figure.suptitle(title, fontsize=11)
+        figure.draw_without_rendering()  # so that the axes have their final size
+        for ax in axes:
+            _write_apart(ax, labels[ax])
+    return figure
+
+
+def _write_apart(ax, labels, size=7):
+    """Write each label beside its point, on the first side where it covers no other label."""
+    width, height = 0.62 * size, 1.2 * size  # of a character, in points
+    taken = []
+    for text, where, colour in labels:
+        x, y = ax.transData.transform(where) * 72 / ax.figure.dpi
+        for dx, dy in ((5, -9), (5, 3), (-5 - width * len(text), 3), (-5 - width * len(text), -9), (5, -18), (5, 12)):
+            box = x + dx, y + dy, x + dx + width * len(text), y + dy + height
+            if not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        ax.annotate(text, where, textcoords="offset points", xytext=(dx, dy), fontsize=size, color=colour)
+
+
+def _overlap(a, b):
+    """Tell whether two boxes (left, bottom, right, top) have anything in common."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _legend(families):
+    marks = {family: style for family, style in FAMILIES.items() if family in families}
+    return [
+        Line2D([], [], color=colour, marker=marker, linestyle="" if family == "quoted" else "-", label=family)
+        for family, (colour, marker) in marks.items()
+    ]
