@@ -5,6 +5,7 @@ long to import is imported by the command that needs it.
 """
 
 import argparse
+import ast
 import os
 import shlex
 import sys
@@ -115,15 +116,25 @@ def evaluate(options):
 # --- The other commands ----------------------------------------------------------------------------------------------
 
 
+OF_A_MODEL = {
+    "width": None, "resolution": None, "classes": None, "channels": None, "set": [], "bn": "trainable",
+    "atrous": "as_written", "part": None, "scales": None, "mirrored": False,
+}  # fmt: skip
+"""Options of ``cost`` that describe a model or how it is counted, and what they are where nothing is said."""
+
+
 def print_cost(options):
     """Print what a model costs, layer by layer, or a paper's cost tables beside the computed numbers."""
     if (options.model is None) == (options.paper is None):
         raise ValueError(f"name a model or a --paper; models: {', '.join(models.names())}")
     if options.paper:
+        beside = [f"--{name}" for name, value in OF_A_MODEL.items() if getattr(options, name) != value]
+        if beside:
+            raise ValueError(f"--paper does not go with {', '.join(beside)}: that is for a model")
         tables = cost.paper_tables(options.paper)
         print("\n\n".join(table.to_markdown() if options.markdown else str(table) for table in tables))
         return
-    if options.part and (options.scales or options.mirrored):
+    if options.part is not None and (options.scales or options.mirrored):
         raise ValueError("--part does not go with --scales and --mirrored, which are of the whole network")
     model, image = _described_model(options)
     counting = {"bn": options.bn, "atrous": options.atrous}
@@ -131,7 +142,7 @@ def print_cost(options):
     several = None
     if options.scales or options.mirrored:
         several = cost.multi_scale(model, image, options.scales or [1.0], mirrored=options.mirrored, **counting)
-    if options.part:
+    if options.part is not None:
         profile = profile.part(options.part)
     print(profile.to_markdown() if options.markdown else profile)
     if not options.markdown:
@@ -139,7 +150,7 @@ def print_cost(options):
         for kind, (macs, params) in profile.shares().items():
             print(f"  {kind:12} {macs:7.2%} of the multiply-adds, {params:7.2%} of the parameters")
     if several:
-        sizes = ", ".join(f"{one.input_shape[0]}x{one.input_shape[1]}" for one in several.profiles.values())
+        sizes = ", ".join(f"{one.input_shape[0]}x{one.input_shape[1]}" for one in several.profiles)
         mirrored = ", each with its mirror image" if options.mirrored else ""
         print(f"\nat {sizes}{mirrored}: {several.macs:,} multiply-adds")
 
@@ -151,12 +162,16 @@ def _described_model(options, name=None):
     """
     name = name or options.model
     settings = {"num_classes": options.classes, "in_channels": options.channels, "width_mult": options.width}
-    settings = {name: value for name, value in settings.items() if value is not None} | dict(options.set)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    for setting, value in options.set:
+        if setting in settings:
+            raise ValueError(f"{setting} is set twice; give it once")
+        settings[setting] = value
     resolution = options.resolution or models.resolution(name)
     if models.has_setting(name, "image_size"):
         settings["image_size"] = resolution
     model = models.build(name, **settings)
-    return model, (resolution, resolution, options.channels or models.in_channels(name))
+    return model, (resolution, resolution, settings.get("in_channels", models.in_channels(name)))
 
 
 def profile(options):
@@ -455,7 +470,8 @@ def _add_model(parser, nargs=None):
     parser.add_argument("--classes", type=_whole, help="number of classes (default: the model's)")
     parser.add_argument("--channels", type=_whole, help="channels of the input (default: the model's)")
     set_help = "any other setting of the model, such as output_stride=16 or backbone=mobilenet_v1"
-    parser.add_argument("--set", type=_setting, nargs="+", metavar="NAME=VALUE", default=[], help=set_help)
+    set_options = {"type": _setting, "nargs": "+", "action": "extend", "default": []}
+    parser.add_argument("--set", metavar="NAME=VALUE", help=f"{set_help}; name the model before", **set_options)
 
 
 def _add_gradcheck(commands):
@@ -499,7 +515,7 @@ def _add_threads(parser):
 
 
 def _setting(text):
-    """Return (name, value) of a setting: a number, true, false, none, or a word."""
+    """Return (name, value) of a setting: a number, true, false, none, a tuple such as (1,2,4), or a word."""
     name, sign, value = text.partition("=")
     if not (name.isidentifier() and sign and value):
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as output_stride=16, got {text!r}")
@@ -510,6 +526,11 @@ def _setting(text):
         try:
             return name, number(value)
         except ValueError:
+            pass
+    if value.startswith(("(", "[")):
+        try:
+            return name, ast.literal_eval(value)  # literals only: nothing is run
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             pass
     return name, value
 

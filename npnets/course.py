@@ -62,9 +62,19 @@ def _unanswered(answer):
 
 
 def _agree(answer, expected, tolerance):
+    """Tell whether an answer is right; whatever cannot be compared is wrong."""
+    try:
+        return _equal(answer, expected, tolerance)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _equal(answer, expected, tolerance):
+    if isinstance(answer, (tuple, list)) and isinstance(expected, np.ndarray):
+        answer = np.array(answer)
     if isinstance(expected, (tuple, list)):
         same_length = isinstance(answer, (tuple, list)) and len(answer) == len(expected)
-        return same_length and all(_agree(one, other, tolerance) for one, other in zip(answer, expected))
+        return same_length and all(_equal(one, other, tolerance) for one, other in zip(answer, expected))
     if isinstance(expected, str):
         return isinstance(answer, str) and answer.strip().lower() == expected.strip().lower()
     if not isinstance(answer, (numbers.Number, np.ndarray)) or np.shape(answer) != np.shape(expected):

@@ -1,4 +1,4 @@
-"""Integers only: padding, output sizes, channel rounding.
+"""Integers only: padding, output sizes, channel rounding. And the checks of settings that many files share.
 
 Every layer's geometry is decided here, once, so that the fast operations, the loops of ``reference.py`` and the cost
 tables cannot disagree about a size.
@@ -11,8 +11,13 @@ import numbers
 import operator
 from typing import NamedTuple
 
+import numpy as np
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
+
+LARGEST_MULTIPLIER = 1000
+"""No network is a thousand times as wide or as deep as that of its paper, and no array could hold it."""
 
 
 class Geometry(NamedTuple):
@@ -28,19 +33,93 @@ class Geometry(NamedTuple):
 def integer(value, name: str, at_least: int) -> int:
     """Return ``value`` as an ``int``, or raise a ``ValueError`` that names it."""
     try:
-        number = operator.index(value)
+        found = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if number < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, got {number}")
-    return number
+        found = None
+    if found is None or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if found < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {found}")
+    return found
+
+
+def number(value, name: str, *, at_least=-math.inf, above=-math.inf, below=math.inf, at_most=math.inf) -> float:
+    """Return ``value`` as a ``float``, or raise a ``ValueError`` unless it is a finite number within the bounds."""
+    if not _is_finite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    if not (at_least <= value <= at_most and above < value < below):
+        bounds = {"at least": at_least, "above": above, "below": below, "at most": at_most}
+        expected = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if math.isfinite(bound))
+        raise ValueError(f"{name} must be {expected}, got {value}")
+    return float(value)
+
+
+def _is_finite(value):
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def multiplier(value, name: str) -> float:
-    """Return ``value`` as a ``float``, or raise a ``ValueError`` unless it is a finite number above 0."""
-    if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+    """Return ``value`` as a ``float``, or raise a ``ValueError`` unless it is above 0 and not absurdly large."""
+    if not _is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-    return float(value)
+    return number(value, name, at_most=LARGEST_MULTIPLIER)
+
+
+def boolean(value, name: str) -> bool:
+    """Return ``value`` as a ``bool``, or raise a ``ValueError``: any word would count as True, ``"off"`` too."""
+    if not isinstance(value, (bool, type(np.True_))):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(value, name: str, known):
+    """Return ``value``, or raise a ``ValueError`` unless it is one of the known words."""
+    if not isinstance(value, str) or value not in tuple(known):
+        *others, last = (f'"{word}"' for word in known)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
+    return value
+
+
+def floating(dtype, name: str = "dtype") -> np.dtype:
+    """Return the NumPy dtype, or raise a ``ValueError`` unless it is float32 or float64: no layer computes in others.
+
+    >>> floating("float64"), floating(np.float32)
+    (dtype('float64'), dtype('float32'))
+    """
+    try:
+        found = None if dtype is None else np.dtype(dtype)  # None would be float64
+    except (TypeError, ValueError, SyntaxError):
+        found = None
+    if found is None or found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"{name} must be float32 or float64, got {dtype!r}")
+    return found
+
+
+def sequence(values, name: str, of: str) -> list:
+    """Return the list of ``values``, or raise a ``ValueError``: a single number has none, a word only its letters."""
+    try:
+        return list(None if isinstance(values, str) else values)
+    except TypeError:
+        raise ValueError(f"{name} must be a list of {of}, got {values!r}") from None
+
+
+def integers(values, name: str, at_least: int = 1) -> tuple[int, ...]:
+    """Return the tuple of several integers, or raise a ``ValueError`` that names them."""
+    return tuple(integer(value, name, at_least) for value in sequence(values, name, "integers"))
+
+
+def checked_rows(table, columns: str) -> list[tuple]:
+    """Return the rows of a network's table as tuples, or raise a ``ValueError`` unless they have these columns."""
+    rows = sequence(table, "table", f"rows ({columns})")
+    if not rows:
+        raise ValueError(f"table must have at least one row ({columns})")
+    for row in rows:
+        if not isinstance(row, (tuple, list)) or len(row) != len(columns.split(", ")):
+            raise ValueError(f"table: every row must be ({columns}), got {row!r}")
+    return [tuple(row) for row in rows]
 
 
 def table_rows(table, columns: str) -> list[tuple]:
@@ -52,13 +131,12 @@ def table_rows(table, columns: str) -> list[tuple]:
     Raises
     ------
     ValueError
-        If a row has more or fewer columns, or a number in it is not a positive integer.
+        If there is no row, one has more or fewer columns, or a number in it is not a positive integer.
     """
     names = columns.split(", ")
-    for row in table:
-        if not isinstance(row, (tuple, list)) or len(row) != len(names):
-            raise ValueError(f"table: every row must be ({columns}), got {row!r}")
-    return [tuple(integer(n, f"table: {name}", 1) for n, name in zip(row, names)) for row in table]
+    return [
+        tuple(integer(n, f"table: {name}", 1) for n, name in zip(row, names)) for row in checked_rows(table, columns)
+    ]
 
 
 def pair(value, name: str, at_least: int = 1) -> Pair:
@@ -159,7 +237,7 @@ def atrous_strides(strides, output_stride: int | None) -> list[Pair]:
     Raises
     ------
     ValueError
-        If the strides jump over it: a stride can be left out, but not made smaller.
+        If the strides do not go that far, or jump over it: a stride can be left out, but not changed.
     """
     so_far, rate, found = 1, 1, []
     for s in strides:
@@ -172,12 +250,14 @@ def atrous_strides(strides, output_stride: int | None) -> list[Pair]:
         else:
             found.append((s, rate))
             so_far *= s
+    if output_stride not in (None, so_far):
+        raise ValueError(f"output_stride {output_stride} cannot be reached: the strides go to {so_far}")
     return found
 
 
 def check_output_stride(value):
     """Return ``value``, or raise a ``ValueError`` unless it is 8, 16, 32 or None."""
-    if value is not None and (isinstance(value, bool) or value not in (8, 16, 32)):
+    if value is not None and not (isinstance(value, numbers.Integral) and value in (8, 16, 32)):
         raise ValueError(f"output_stride must be 8, 16 or 32 (or None, to keep all strides), got {value!r}")
     return value
 

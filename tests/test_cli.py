@@ -21,7 +21,7 @@ from matplotlib.image import imread
 
 import npnets
 from npnets import checkpoint, cost, datasets, models, profiling, training
-from npnets.cli import main
+from npnets.cli import _setting, main
 from npnets.runs import SETTINGS
 from tests import fakes
 
@@ -874,3 +874,48 @@ def test_ctrl_c_in_a_latency_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("npnets.nn.GlobalAvgPool.forward", stop)
     assert run(*LATENCY) == 130
     assert_one_line(capsys, "npnets: interrupted")
+
+
+# --- Settings of a model ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("x=16", 16), ("x=0.5", 0.5), ("x=false", False), ("x=None", None), ("x=7x7", "7x7"), ("x=off", "off"),
+        ("x=(1,2,4)", (1, 2, 4)), ("x=[(1, 64), (2, 128)]", [(1, 64), (2, 128)]), ("x=()", ()),
+        ("x=(1,2", "(1,2"), ("x=(exit(),)", "(exit(),)"), ("x=a=b", "a=b"),
+    ],
+)  # fmt: skip
+def test_a_setting_is_a_literal_or_a_word(text, value):
+    assert _setting(text) == ("x", value)
+
+
+def test_a_setting_may_be_a_tuple(capsys):
+    assert run("cost", "resnet50", "--set", "multi_grid=(1,2,4)", "output_stride=16") == 0
+    assert run("cost", "mobilenet_v1", "--set", "table=[(1,64),(2,128)]") == 0
+    text = capsys.readouterr().out.rpartition("stem.conv")[2]
+    assert "blocks.1.pointwise" in text and "blocks.2" not in text
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("batch_norm=off", "batch_norm must be True or False, got 'off'"),
+        ("bn_decay=x", "bn_decay must be a finite number, got 'x'"),
+        ("seed=1.5", "seed must be an integer, got 1.5"),
+        ("dtype=int8", "dtype must be float32 or float64, got 'int8'"),
+        ("table=5", "table must be a list of rows"),
+        ("width_mult=1e30", r"width_mult must be at most 1000, got 1e\+30"),
+    ],
+)
+def test_a_bad_setting_is_one_line(setting, message, capsys):
+    assert run("cost", "bn_inception", "--set", setting) == 2
+    assert_one_line(capsys, message)
+
+
+def test_channels_may_be_set_too(capsys):
+    assert run("cost", "mobilenet_v2", "--set", "in_channels=1") == 0
+    one_way = capsys.readouterr().out
+    assert run("cost", "mobilenet_v2", "--channels", "1") == 0
+    assert capsys.readouterr().out == one_way

@@ -16,6 +16,7 @@ from npnets.course import check
         ((3, 0.5), [3, 0.5]),
         (np.arange(4.0), np.arange(4)),
         (True, True),
+        ([1, 2], np.array([1, 2])),
     ],
 )
 def test_right(answer, expected):
@@ -37,6 +38,10 @@ def test_right(answer, expected):
         (float("nan"), 288),
         ({}, 288),
         (object(), 288),
+        (10**400, 5),
+        (np.array(["a", "b"]), np.arange(2)),
+        (np.array([None, 1]), np.arange(2)),
+        ([1, [2]], np.arange(2)),
     ],
 )
 def test_wrong_answers_of_any_kind_get_the_hint(answer, expected):
@@ -48,6 +53,10 @@ def test_wrong_answers_of_any_kind_get_the_hint(answer, expected):
 def test_a_missing_answer_is_not_a_wrong_one(answer):
     verdict = check(answer, 288, hint="count again")
     assert not verdict.right and repr(verdict) == "not answered yet"
+
+
+def test_without_a_tolerance_only_rounding_is_forgiven():
+    assert check(0.1 + 0.2, 0.3).right and not check(0.3 + 1e-6, 0.3).right
 
 
 def test_tolerance_is_relative():

@@ -302,8 +302,12 @@ def test_accuracy_over_both_costs():
     assert sorted(text.get_text() for text in left.texts) == ["a", "both"]
 
 
-def test_labels_of_close_points_stand_apart():
-    left, _ = plots.accuracy_over_cost(SERIES).axes
-    left.figure.draw_without_rendering()
-    first, second = (text.get_window_extent() for text in left.texts)
-    assert not first.overlaps(second)
+def test_labels_cover_neither_each_other_nor_markers():
+    points = [(f"network {k}", 60 + 0.3 * k, 2e6, 1e8 * (1 + 0.02 * k)) for k in range(5)]
+    points.append(("far", 70.0, 2e6, 3e8))
+    for ax in plots.accuracy_over_cost([("quoted", points)]).axes:
+        ax.figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        places = ax.transData.transform(np.column_stack([line.get_data() for line in ax.get_lines()]).T)
+        assert not any(box.contains(*place) for box in boxes for place in places)

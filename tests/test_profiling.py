@@ -126,6 +126,34 @@ def test_bytes_of_a_concatenation():
     assert (row.kind, row.forward.bytes, row.backward.bytes) == ("concatenation", 2 * 4 * 18 * 5, 3 * 4 * 18 * 4)
 
 
+def test_bytes_of_a_scaling():
+    """x and the gates are read, y is written; backward, x and dy and what comes back through the squeeze are read."""
+    row = rows_of(nn.Sequential(scale=nn.SqueezeExcite(6, 2, rng=rng())), (2, 4, 5, 6))["scale"]
+    x, gates = 4 * 2 * 20 * 6, 4 * 2 * 6
+    assert (row.kind, row.forward.bytes, row.backward.bytes) == ("scale", 2 * x + gates, 4 * x + 2 * gates)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_bytes_of_a_resizing_are_those_of_the_small_map_and_the_large_one(inference):
+    model = nn.ResizedToInput(conv=nn.Conv2d(3, 4, 3, stride=8, rng=rng()))
+    row = rows_of(model, (2, 33, 41, 3), inference=inference)["ResizedToInput"]
+    small, large = 4 * 2 * 5 * 6 * 4, 4 * 2 * 33 * 41 * 4
+    assert (row.kind, row.forward.bytes) == ("resize", small + large)
+    assert row.backward.bytes == (0 if inference else small + large)
+
+
+def test_bytes_of_predictions():
+    """Parts are joined; backward, the two gradients of a map are added, but of the last map a detector has only one."""
+    backbone = nn.Sequential(stem=nn.ConvBNAct(3, 4, 3, rng=rng()), last=nn.ConvBNAct(4, 6, 3, stride=2, rng=rng()))
+    model = nn.Detector(backbone, ("last",), (2, 3), (), 5, separable=False, rng=rng())
+    rows = rows_of(model, (2, 8, 6, 3))
+    counts = {"head.predictors.0": 48 * 2, "head.predictors.1": 12 * 3, "Detector": 48 * 2 + 12 * 3}
+    maps = {"head.predictors.0": 48 * 4, "head.predictors.1": 12 * 6, "Detector": 48 * 4}
+    for name, count in counts.items():
+        expected = "predictions", 2 * 4 * 2 * count * 9, 3 * 4 * 2 * maps[name]
+        assert (rows[name].kind, rows[name].forward.bytes, rows[name].backward.bytes) == expected
+
+
 def test_a_block_in_one_op_has_the_counts_of_its_layers_but_only_its_own_bytes():
     block = nn.InvertedResidual(8, 8, t=2, rng=rng())
     apart = rows_of(nn.Sequential(block=block), (2, 4, 5, 8))
@@ -288,6 +316,23 @@ def test_a_method_that_an_object_had_of_its_own_is_put_back():
     with watched([Unit("", "", layer)], lambda unit, method, function: lambda *arguments: "watched"):
         assert layer.forward(1) == layer.backward(1) == "watched"
     assert vars(layer)["forward"] is own and "backward" not in vars(layer)
+
+
+def test_taking_blocks_apart_gives_up_what_the_last_forward_left():
+    """Else the arrays of the block and those of its layers would be kept at the same time."""
+    block = nn.InvertedResidual(4, 4, t=2, rng=rng())
+
+    def kept():
+        return [path for path, part in block.named_modules() if getattr(part, "cache", None) is not None]
+
+    x = np.ones((2, 4, 4, 4), np.float32)
+    block(x, training=True)
+    assert kept() == [""]
+    with profiling.taken_apart(block):
+        assert kept() == [] and not block.as_one_op
+        block(x, training=True)
+        assert "" not in kept() and len(kept()) == 6
+    assert kept() == [] and block.as_one_op
 
 
 def test_only_the_timed_steps_take_blocks_apart(monkeypatch):

@@ -1,4 +1,4 @@
-"""Padding, output sizes and channel rounding, against counting and against the papers' numbers."""
+"""Padding, output sizes and channel rounding, against counting and against the papers' numbers; checks of settings."""
 
 import numpy as np
 import pytest
@@ -165,4 +165,70 @@ def test_only_three_output_strides_exist(value):
 def test_an_output_stride_must_be_among_the_strides():
     with pytest.raises(ValueError, match="output_stride 8 cannot be reached: the strides go from 6 to 12"):
         shapes.atrous_strides([3, 2, 2, 2], 8)
-    assert shapes.atrous_strides([2, 2, 2], 32) == [(2, 1)] * 3  # a network that does not get that far
+    with pytest.raises(ValueError, match=r"output_stride 32 cannot be reached: the strides go to 8$"):
+        shapes.atrous_strides([2, 2, 2], 32)
+    assert shapes.atrous_strides([2, 2, 2], 8) == [(2, 1)] * 3
+
+
+# Checks of settings
+
+NOT_NUMBERS = ["x", None, True, [1], np.nan, np.inf, -np.inf, 1j, 10**400]
+REFUSED = {
+    "a word for a yes": (lambda: shapes.boolean("off", "flag"), "flag must be True or False, got 'off'"),
+    "a number for a yes": (lambda: shapes.boolean(1, "flag"), "flag must be True or False, got 1"),
+    "a yes for a number": (lambda: shapes.integer(True, "stem", 1), "stem must be an integer, got True"),
+    "too low": (lambda: shapes.number(-1, "eps", at_least=0), "eps must be at least 0, got -1"),
+    "the excluded end": (lambda: shapes.number(0, "p", above=0, at_most=1), "p must be above 0 and at most 1, got 0"),
+    "the other one": (lambda: shapes.number(1, "p", at_least=0, below=1), "p must be at least 0 and below 1, got 1"),
+    "a word": (lambda: shapes.choice("d", "way", ("a", "b", "c")), """way must be "a", "b" or "c", got 'd'"""),
+    "a list of words": (lambda: shapes.choice(["a"], "way", {"a": 1, "b": 2}), """way must be "a" or "b", got ['a']"""),
+    "an array": (lambda: shapes.choice(np.arange(2), "way", ("a", "b")), 'way must be "a" or "b", got array([0, 1])'),
+    "too wide": (lambda: shapes.multiplier(1e30, "width"), "width must be at most 1000, got 1e+30"),
+    "an infinite width": (lambda: shapes.multiplier(np.inf, "w"), "w must be a finite number above 0, got inf"),
+    "a number for several": (lambda: shapes.integers(5, "rates"), "rates must be a list of integers, got 5"),
+    "letters": (lambda: shapes.sequence("blocks.3", "taps", "paths"), "taps must be a list of paths, got 'blocks.3'"),
+    "one of several": (lambda: shapes.integers((1, 2.5), "rates"), "rates must be an integer, got 2.5"),
+    "no table": (lambda: shapes.table_rows(None, "s, c"), "table must be a list of rows (s, c), got None"),
+    "an empty table": (lambda: shapes.table_rows([], "s, c"), "table must have at least one row (s, c)"),
+    "a row too short": (lambda: shapes.table_rows([(1,)], "s, c"), "table: every row must be (s, c), got (1,)"),
+    "a column": (lambda: shapes.table_rows([(1, 0)], "s, c"), "table: c must be at least 1, got 0"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_is_told_in_one_sentence(what):
+    call, message = REFUSED[what]
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("value", NOT_NUMBERS)
+def test_a_number_is_finite_and_no_boolean(value):
+    for check in (shapes.number, shapes.multiplier):
+        with pytest.raises(ValueError, match=r"^p must be a finite number"):
+            check(value, "p")
+
+
+def test_what_is_accepted():
+    assert shapes.boolean(np.bool_(False), "flag") is False and shapes.boolean(True, "flag") is True
+    found = [shapes.number(value, "p", at_least=0, at_most=1) for value in (0, 1, np.float32(0.5), np.int64(1))]
+    assert found == [0, 1, 0.5, 1] and {type(value) for value in found} == {float}
+    assert shapes.multiplier(1000, "width") == 1000 and shapes.choice("a", "way", "ab") == "a"
+    assert shapes.integers(np.array([1, 2]), "rates") == shapes.integers(iter((1, 2)), "rates") == (1, 2)
+    assert shapes.integers((), "rates") == ()
+
+
+NOT_DTYPES = ["foo", "int8", int, str, "complex64", None, np.float16, ">f4", "f4,,", 3, [("a", "f4")]]
+
+
+@pytest.mark.parametrize("dtype", NOT_DTYPES)
+def test_two_dtypes_exist(dtype):
+    with pytest.raises(ValueError, match=r"^dtype must be float32 or float64, got "):
+        shapes.floating(dtype)
+    accepted = ("float32", np.float64, float, np.dtype("f4"))
+    assert [str(shapes.floating(good)) for good in accepted] == ["float32", "float64", "float64", "float32"]
+
+
+def test_a_table_may_be_an_iterator():
+    assert shapes.table_rows(iter([(1, 2), [3, 4]]), "s, c") == [(1, 2), (3, 4)]

@@ -190,23 +190,24 @@ class MultiScale:
 
     Attributes
     ----------
-    profiles : dict scale -> Profile
+    profiles : list of Profile
+        One for each scale.
     mirrored : bool
         Whether each size is shown twice, the second time as its mirror image.
     macs, params : int
         Multiply-adds of all passes together; parameters of the network, which is one and the same.
     """
 
-    profiles: dict
+    profiles: list
     mirrored: bool
 
     @property
     def macs(self):
-        return (1 + self.mirrored) * sum(one.macs for one in self.profiles.values())
+        return (1 + self.mirrored) * sum(one.macs for one in self.profiles)
 
     @property
     def params(self):
-        return next(iter(self.profiles.values())).params
+        return self.profiles[0].params
 
 
 def multi_scale(model, input_shape, scales, *, mirrored=True, **counting):
@@ -236,8 +237,8 @@ def multi_scale(model, input_shape, scales, *, mirrored=True, **counting):
     scales = [multiplier(scale, "scales") for scale in scales]
     if not scales:
         raise ValueError("scales must hold at least one scale, such as 1.0")
-    sizes = {scale: tuple(int((n - 1) * scale) + 1 for n in (H, W)) for scale in scales}
-    return MultiScale({scale: profile(model, (*size, C), **counting) for scale, size in sizes.items()}, mirrored)
+    sizes = [tuple(int((n - 1) * scale) + 1 for n in (H, W)) for scale in scales]
+    return MultiScale([profile(model, (*size, C), **counting) for size in sizes], mirrored)
 
 
 def _image_shape(input_shape):

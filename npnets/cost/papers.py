@@ -6,6 +6,8 @@ under the other conventions that the table names. A convention that gives the pr
 """
 
 import functools
+import html
+import textwrap
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +26,11 @@ PAPERS = ("mobilenet_v1", "mobilenet_v2", "efficientnet", "batch_norm")
 QUANTITIES = {"params": "parameters", "macs": "multiply-adds"}
 
 LEFT = (0, 1, 5)  # columns of text
-REPRODUCED, UNDER, NOT, QUOTED = "reproduced", "reproduced under a convention", "not reproduced", "quoted"
+TEXT_WIDTH = 100  # of footnotes in a terminal
+REPRODUCED, UNDER, CLOSE, NOT, QUOTED = (
+    "reproduced", "reproduced under a convention", "close", "not reproduced", "quoted"
+)  # fmt: skip
+"""The verdicts. ``CLOSE`` is a number that is not the printed one, but differs by no more than 0.4 %."""
 
 
 class Convention(NamedTuple):
@@ -48,10 +54,10 @@ CONVENTIONS = {
     "no_bn": Convention("without batch norm", "params", lambda row: row.profile.params_without_bn),
     "statistics": Convention("with the running statistics", "params", lambda row: row.profile.params_with_statistics),
     "three_a_channel": Convention("three numbers a batch-norm channel", "params", _three_a_channel),
-    "weights": Convention("weights alone, without batch norm and biases", "params", lambda row: row.weights()),
+    "weights": Convention("weights alone", "params", lambda row: row.weights()),
     "no_classifier": Convention("without the classifier", "macs", _without_classifier),
     "flops": Convention("multiply and add counted apart", "macs", lambda row: 2 * row.macs()),
-    "space_to_batch": Convention("atrous convolution by space-to-batch", "macs", lambda row: row.dealt_out()),
+    "space_to_batch": Convention("atrous by space-to-batch", "macs", lambda row: row.dealt_out()),
 }
 """Other ways to count, by the names that ``published.toml`` uses; :data:`printed.WAYS` has the ways to print."""
 
@@ -66,11 +72,13 @@ class Number(NamedTuple):
     computed : float or None
         None where the row is only quoted.
     verdict : str
-        ``REPRODUCED``, ``UNDER`` a convention, ``NOT``, or ``QUOTED``.
+        ``REPRODUCED``, ``UNDER`` a convention, ``CLOSE``, ``NOT``, or ``QUOTED``.
     convention : str
         Under which it is reproduced, or comes nearest.
     note : str
         Why not, or why only so.
+    usual : float or None
+        The number as it is usually counted here, whatever the convention.
     """
 
     row: str
@@ -80,6 +88,7 @@ class Number(NamedTuple):
     verdict: str
     convention: str = ""
     note: str = ""
+    usual: float | None = None
 
     @property
     def difference(self):
@@ -99,6 +108,8 @@ class PaperTable:
         The published accuracy of each row that has one: top1, map or miou.
     models : dict row -> str
         The npnets model of each row that is computed.
+    remark : str
+        What else is to be said of the table.
     """
 
     paper: str
@@ -108,11 +119,13 @@ class PaperTable:
     numbers: list
     accuracies: dict
     models: dict
+    remark: str = ""
 
     def points(self):
         """Return (row, accuracy, parameters, multiply-adds) for each row with an accuracy, to be drawn.
 
-        Costs are the computed ones, or where a row is quoted the published ones; None where nothing was published.
+        Costs are computed, and counted the usual way in every row; where a row is quoted, they are the published ones.
+        They are None where nothing was published.
         """
         found = []
         for row, (_, accuracy) in self.accuracies.items():
@@ -120,7 +133,7 @@ class PaperTable:
             for number in self.numbers:
                 if number.row == row:
                     published = printed.parse(number.published).value
-                    costs[number.quantity] = published if number.computed is None else number.computed
+                    costs[number.quantity] = published if number.usual is None else number.usual
             found.append((row, accuracy, *costs.values()))
         return found
 
@@ -131,7 +144,8 @@ class PaperTable:
         for number in self.numbers:
             mark = f" [{notes.setdefault(number.note, len(notes) + 1)}]" if number.note else ""
             verdict = REPRODUCED if number.verdict == UNDER else number.verdict
-            verdict += f": {number.convention}" if number.convention else ""
+            if number.convention:
+                verdict += f" (nearest: {number.convention})" if number.verdict == NOT else f": {number.convention}"
             shown, by = "", ""
             if number.computed is not None:
                 shown = printed.parse(number.published).in_its_unit(number.computed)
@@ -143,19 +157,22 @@ class PaperTable:
     def to_markdown(self):
         """Return the table as Markdown, with its title, source and footnotes."""
         lines, notes = self.table()
-        numbered = [f"[{k}] {note}" for k, note in enumerate(notes, 1)]
-        return "\n\n".join([f"**{self.title}** ({self.source})", markdown_table(lines, LEFT), *numbered])
+        return "\n\n".join([f"**{self.title}** ({self.source})", markdown_table(lines, LEFT), *self._below(notes)])
 
     def _repr_html_(self):
         lines, notes = self.table()
-        foot = "".join(f"<p>[{k}] {note}</p>" for k, note in enumerate(notes, 1))
-        return f"<p><b>{self.title}</b> ({self.source})</p>{html_table(lines, LEFT, total=False)}{foot}"
+        below = "".join(f"<p>{html.escape(text, quote=False)}</p>" for text in self._below(notes))
+        return f"<p><b>{self.title}</b> ({self.source})</p>{html_table(lines, LEFT, total=False)}{below}"
 
     def __repr__(self):
         lines, notes = self.table()
-        numbered = [f"[{k}] {note}" for k, note in enumerate(notes, 1)]
         body = text_table(lines, LEFT, total=False)
-        return "\n".join([self.title, self.source, "", body, *numbered])
+        below = [textwrap.fill(text, TEXT_WIDTH, subsequent_indent="    ") for text in self._below(notes)]
+        return "\n".join([self.title, self.source, "", body, *below])
+
+    def _below(self, notes):
+        """Return what stands below the table: its remark, and the numbered footnotes."""
+        return [*filter(None, [self.remark]), *(f"[{k}] {note}" for k, note in enumerate(notes, 1))]
 
 
 def paper_tables(paper="all"):
@@ -186,7 +203,7 @@ def published():
 
 
 def _computed(table):
-    own = {"paper", "key", "title", "source", "rows"}
+    own = {"paper", "key", "title", "source", "remark", "rows"}
     common = {name: value for name, value in table.items() if name not in own}
     numbers, accuracies, built = [], {}, {}
     for row in table["rows"]:
@@ -199,23 +216,26 @@ def _computed(table):
         measure = next((name for name in ("top1", "map", "miou") if name in row), None)
         if measure:
             accuracies[row["name"]] = measure, row[measure]
-    return PaperTable(*(table[name] for name in ("paper", "key", "title", "source")), numbers, accuracies, built)
+    heading = (table[name] for name in ("paper", "key", "title", "source"))
+    return PaperTable(*heading, numbers, accuracies, built, table.get("remark", ""))
 
 
 def _number(row, quantity):
     text = printed.parse(row[quantity])
     place = row["name"], QUANTITIES[quantity], text.text
     if not {"model", "layer"} & set(row):
-        return Number(*place, None, QUOTED)
+        return Number(*place, None, QUOTED, note=row.get("note", ""))
     counted = list(_candidates(row, quantity))
+    usual = counted[0][1]
     for way in ("", *row.get("counting", ())):
         if way in printed.WAYS:
             for name, value, note in counted:
                 if printed.WAYS[way].fits(value, text):
                     convention = ", ".join(filter(None, (name, printed.WAYS[way].name)))
-                    return Number(*place, value, UNDER if convention else REPRODUCED, convention, convention and note)
+                    verdict = UNDER if convention else REPRODUCED
+                    return Number(*place, value, verdict, convention, convention and note, usual)
     name, value, note = min(counted, key=lambda candidate: abs(printed.difference(candidate[1], text)))
-    return Number(*place, value, NOT, name, note)
+    return Number(*place, value, CLOSE if printed.is_close(value, text) else NOT, name, note, usual)
 
 
 def _candidates(row, quantity):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "%": 0.01}
-CLOSE = 0.005
-"""Relative difference up to which a number is close."""
+CLOSE = 0.004
+"""Relative difference up to which a number is close to a printed one that it does not give."""
 
 
 class Printed(NamedTuple):
@@ -53,6 +53,11 @@ def difference(number, printed):
     return number / printed.value - 1
 
 
+def is_close(number, printed):
+    """Tell whether a number differs from the printed one by no more than :data:`CLOSE`, relative to that."""
+    return abs(difference(number, printed)) <= CLOSE
+
+
 def _in_last_digits(number, printed):
     """Return how many units of the printed number's last digit a number has."""
     return number / printed.last_digit
@@ -71,10 +76,6 @@ def _cut_off(number, printed):
     return -1e-9 <= _in_last_digits(number - printed.value, printed) < 1
 
 
-def _is_close(number, printed):
-    return abs(difference(number, printed)) <= CLOSE
-
-
 class Way(NamedTuple):
     """A way to print a number: what it is called, and whether ``fits(number, printed)``."""
 
@@ -85,7 +86,7 @@ class Way(NamedTuple):
 WAYS = {
     "": Way("", _rounds),
     "cut_off": Way("the rest cut off", _cut_off),
+    "cut_off_here": Way("cut off, unlike other rows", _cut_off),
     "rounded_twice": Way("rounded to one more digit first", _rounds_twice),
-    "close": Way("to 0.5 %", _is_close),
 }
 """By the names that ``published.toml`` uses. Only rounding is taken for granted."""

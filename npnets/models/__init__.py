@@ -132,16 +132,18 @@ def resolution(name):
 
 def in_channels(name):
     """Return how many channels the model's input has where nothing else is said."""
+    _check_name(name)
     return inspect.signature(MODELS[name]).parameters["in_channels"].default
 
 
 def has_setting(name, setting):
     """Tell whether :func:`build` takes this setting for the model."""
+    _check_name(name)
     return setting in _settings(MODELS[name])
 
 
 def _check_name(name):
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         similar = difflib.get_close_matches(str(name), MODELS, n=1)
         hint = f"did you mean {similar[0]}? " if similar else ""
         raise ValueError(f"unknown model {name!r}; {hint}there are {', '.join(MODELS)}")

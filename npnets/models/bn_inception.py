@@ -12,8 +12,9 @@ Section 4.2 speaks of 13.6 million parameters; the network of Figure 5 has fewer
 import numpy as np
 
 from npnets import nn
+from npnets.models.common import layer_settings
 from npnets.nn.blocks.inception import inception_conv
-from npnets.shapes import integer, multiplier, round_channels
+from npnets.shapes import boolean, checked_rows, integer, multiplier, round_channels
 
 # Figure 5 of the paper, the modules. 0 stands for a branch or a projection that is not there. The paper prints a
 # projection of 128 for 4c and 4d, but also outputs of 576 channels, for which it has to be 96.
@@ -119,26 +120,31 @@ def bn_inception(
         raise ValueError(f"stem must be the filters of its three convolutions, got {stem!r}")
     if integer(stem_pools, "stem_pools", 1) > 2:
         raise ValueError(f"stem_pools must be 1 or 2, got {stem_pools}")
-    rng = np.random.default_rng(seed)
+    layers = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
+    rng, batch_norm = layers["rng"], boolean(batch_norm, "batch_norm")
     weights = {"batch_norm": batch_norm, "activation": activation, "init_scale": multiplier(init_scale, "init_scale")}
-    common = weights | {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
+    common = weights | layers
     if local_response_norm is None:
         local_response_norm = not batch_norm
     if dropout is None:
         dropout = 0.0 if batch_norm else 0.4
 
+    lrn = boolean(local_response_norm, "local_response_norm")
+    stem_kernel, stem_stride = integer(stem_kernel, "stem_kernel", 1), integer(stem_stride, "stem_stride", 1)
     C1, C_reduced, C = (_scaled(c, width) for c in stem)
     first = {
         "conv1": inception_conv(integer(in_channels, "in_channels", 1), C1, stem_kernel, stride=stem_stride, **common),
         "pool1": nn.MaxPool2d(3, stride=2, padding=padding),
-        "norm1": nn.LocalResponseNorm() if local_response_norm else None,
+        "norm1": nn.LocalResponseNorm() if lrn else None,
         "conv2_reduce": inception_conv(C1, C_reduced, 1, **common),
         "conv2": inception_conv(C_reduced, C, 3, **common),
-        "norm2": nn.LocalResponseNorm() if local_response_norm else None,
+        "norm2": nn.LocalResponseNorm() if lrn else None,
         "pool2": nn.MaxPool2d(3, stride=2, padding=padding) if stem_pools == 2 else None,
     }
     blocks = {}
-    for name, s, *channels, pool, projection in _checked(table):
+    for name, s, *channels, pool, projection in checked_rows(table, COLUMNS):
+        if not isinstance(name, str) or not name or "." in name or name in blocks:
+            raise ValueError(f"table: type must be the name of a module, without a dot and only once, got {name!r}")
         c1x1, reduced, c3x3, double_reduced, double3x3 = (_scaled(c, width) for c in channels)
         branches = {"conv1x1": c1x1, "conv3x3": (reduced, c3x3), "double3x3": (double_reduced, double3x3)}
         branches["projection"] = _scaled(projection, width)
@@ -153,16 +159,10 @@ def bn_inception(
     )
 
 
-def _checked(table):
-    for row in table:
-        if not isinstance(row, (tuple, list)) or len(row) != len(COLUMNS.split(", ")):
-            raise ValueError(f"table: every row must be ({COLUMNS}), got {row!r}")
-    return table
-
-
 def _scaled(channels, width):
     """Return a number of channels times the width multiplier; 0 stays 0."""
-    return round_channels(integer(channels, "channels", 0) * width) if channels else 0
+    channels = integer(channels, "channels", 0)
+    return round_channels(channels * width) if channels else 0
 
 
 def bn_inception_small(num_classes=10, in_channels=3, width_mult=1.0, *, bn_decay=0.9, **settings):

@@ -19,7 +19,7 @@ from npnets import nn
 from npnets.models.mobilenet_v1 import mobilenet_v1_features
 from npnets.models.mobilenet_v2 import mobilenet_v2_features
 from npnets.models.resnet import TABLE, resnet_features
-from npnets.shapes import check_output_stride, integer
+from npnets.shapes import boolean, check_output_stride, choice, integer
 
 
 def _resnet101_features(in_channels, width_mult, **settings):
@@ -97,19 +97,18 @@ def deeplab_v3(
     ValueError
         If a setting is out of range.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
+    make_features = BACKBONES[choice(backbone, "backbone", BACKBONES)]
     if check_output_stride(output_stride) is None:
         raise ValueError("output_stride must be 8, 16 or 32: the rates of the head depend on it")
     common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "dtype": dtype}
-    features = BACKBONES[backbone](in_channels, width_mult, output_stride=output_stride, seed=seed, **common)
+    features = make_features(in_channels, width_mult, output_stride=output_stride, seed=seed, **common)
     *_, C = features.trace((513, 513, in_channels), lambda *layer: None)
-    rng = np.random.default_rng([seed, 1])  # the backbone's weights are those of the classifier with this seed
+    rng = np.random.default_rng([seed, 1])  # a MobileNet's weights are those of the classifier with this seed
     head = integer(head, "head", 1)
     return nn.ResizedToInput(
         backbone=features,
         head=nn.Sequential(
-            aspp=nn.ASPP(C, head, RATES[output_stride] if aspp else (), rng=rng, **common),
+            aspp=nn.ASPP(C, head, RATES[output_stride] if boolean(aspp, "aspp") else (), rng=rng, **common),
             dropout=nn.Dropout(dropout, rng=rng),
             classifier=nn.PointwiseConv2d(
                 head,

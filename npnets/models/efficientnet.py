@@ -20,7 +20,8 @@ parameters of B2 count the running statistics of batch norm.
 import numpy as np
 
 from npnets import nn
-from npnets.shapes import integer, multiplier, round_channels, round_repeats, table_rows
+from npnets.models.common import layer_settings
+from npnets.shapes import integer, multiplier, number, round_channels, round_repeats, table_rows
 
 # Table 1 of the paper, the stages of EfficientNet-B0: "MBConv6, k5x5" is an MBConv with t = 6 and k = 5.
 TABLE = [
@@ -109,10 +110,10 @@ def efficientnet(
     in_channels, stem, head = (
         integer(value, name, 1) for name, value in {"in_channels": in_channels, "stem": stem, "head": head}.items()
     )
-    if not 0 < survival_prob <= 1:
-        raise ValueError(f"survival_prob must be above 0 and at most 1, got {survival_prob}")
-    rng = np.random.default_rng(seed)
-    common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
+    survival_prob = number(survival_prob, "survival_prob", above=0, at_most=1)
+    stem_stride = integer(stem_stride, "stem_stride", 1)
+    common = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
+    rng = common["rng"]
     rows = [(t, k, c, round_repeats(n, depth), s) for t, k, c, n, s in table_rows(table, "t, k, c, n, s")]
     all_blocks = sum(n for _, _, _, n, _ in rows)
 

@@ -7,7 +7,8 @@
 import numpy as np
 
 from npnets import nn
-from npnets.shapes import integer
+from npnets.models.common import generator
+from npnets.shapes import boolean, integer, integers, number
 
 HIDDEN = (100, 100, 100)  # "3 fully-connected hidden layers with 100 activations each"
 WEIGHT_STD = 0.1  # the paper says "small" and gives no number
@@ -51,14 +52,15 @@ def mlp_batch_norm(
         flatten, hidden, dropout, classifier. The inputs of the last sigmoid (Figure 1 b, c) are the outputs of
         ``hidden.2.bn`` with batch norm and of ``hidden.2.linear`` without.
     """
-    rng = np.random.default_rng(seed)
+    rng, batch_norm = generator(seed), boolean(batch_norm, "batch_norm")
     weight = {"initializer": nn.init.gaussian(weight_std), "rng": rng, "dtype": dtype}
+    norm = {"decay": number(bn_decay, "bn_decay", at_least=0, below=1), "eps": number(bn_eps, "bn_eps", at_least=0)}
     blocks = []
     C = integer(image_size, "image_size", 1) ** 2 * integer(in_channels, "in_channels", 1)
-    for width in hidden:
+    for width in integers(hidden, "hidden"):
         layers = {"linear": nn.Linear(C, width, bias=not batch_norm, **weight)}
         if batch_norm:
-            layers["bn"] = nn.BatchNorm(width, decay=bn_decay, eps=bn_eps, dtype=dtype)
+            layers["bn"] = nn.BatchNorm(width, **norm, dtype=dtype)
         blocks.append(nn.Sequential(**layers, act=nn.activation_layer(activation)))
         C = width
     return nn.Sequential(

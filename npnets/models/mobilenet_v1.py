@@ -20,9 +20,12 @@ import itertools
 import numpy as np
 
 from npnets import nn
+from npnets.models.common import layer_settings
 from npnets.shapes import (
     atrous_strides,
+    boolean,
     check_output_stride,
+    choice,
     integer,
     multiplier,
     round_repeats,
@@ -140,14 +143,13 @@ def mobilenet_v1(
     ValueError
         If a setting is out of range.
     """
-    if convolution not in BLOCKS:
-        raise ValueError(f'convolution must be "separable" or "standard", got {convolution!r}')
-    if shallow and table is not TABLE:
-        raise ValueError("shallow has a table of its own; give either shallow=True or a table")
+    block = BLOCKS[choice(convolution, "convolution", BLOCKS)]
+    if boolean(shallow, "shallow") and table is not TABLE:
+        raise ValueError("shallow=True is for SHALLOW_TABLE; it goes with no other table, nor with the small network")
     width = multiplier(width_mult, "width_mult")
     in_channels, stem = integer(in_channels, "in_channels", 1), integer(stem, "stem", 1)
-    rng = np.random.default_rng(seed)
-    common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
+    common = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
+    rng = common["rng"]
 
     rows = deepened(table_rows(SHALLOW_TABLE if shallow else table, "s, c"), multiplier(depth_mult, "depth_mult"))
     strides = [integer(stem_stride, "stem_stride", 1), *(s for s, _ in rows)]
@@ -157,7 +159,7 @@ def mobilenet_v1(
     blocks = []
     for (_, c), (stride, dilation) in zip(rows, strides):
         C_out = scale_channels(c, width)
-        blocks.append(BLOCKS[convolution](C, C_out, 3, stride=stride, dilation=dilation, activation="relu", **common))
+        blocks.append(block(C, C_out, 3, stride=stride, dilation=dilation, activation="relu", **common))
         C = C_out
     return nn.Sequential(
         stem=first,

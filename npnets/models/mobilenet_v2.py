@@ -15,8 +15,10 @@ width_mult @ pixels    parameters    multiply-adds
 import numpy as np
 
 from npnets import nn
+from npnets.models.common import layer_settings
 from npnets.shapes import (
     atrous_strides,
+    boolean,
     check_output_stride,
     integer,
     multiplier,
@@ -117,8 +119,8 @@ def mobilenet_v2(
     in_channels, stem, head = (
         integer(value, name, 1) for name, value in {"in_channels": in_channels, "stem": stem, "head": head}.items()
     )
-    rng = np.random.default_rng(seed)
-    common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
+    common = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
+    rng = common["rng"]
     ablations = {"bottleneck": bottleneck, "shortcut": shortcut}
 
     rows = [(t, c, round_repeats(n, depth_mult), s) for t, c, n, s in table_rows(table, "t, c, n, s")]
@@ -161,7 +163,7 @@ def mobilenet_v2_features(in_channels=3, width_mult=1.0, *, with_head=True, **se
         stem, blocks, and perhaps head.
     """
     whole = mobilenet_v2(in_channels=in_channels, width_mult=width_mult, **settings)
-    head = {"head": whole.head} if with_head else {}
+    head = {"head": whole.head} if boolean(with_head, "with_head") else {}
     return nn.Sequential(stem=whole.stem, blocks=whole.blocks, **head)
 
 

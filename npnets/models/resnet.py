@@ -19,8 +19,18 @@ import itertools
 import numpy as np
 
 from npnets import nn
+from npnets.models.common import layer_settings
 from npnets.nn.blocks.residual import EXPANSION
-from npnets.shapes import atrous_strides, check_output_stride, integer, multiplier, round_channels, round_repeats
+from npnets.shapes import (
+    atrous_strides,
+    check_output_stride,
+    choice,
+    integer,
+    integers,
+    multiplier,
+    round_channels,
+    round_repeats,
+)
 
 # Table 1 of the paper: how often the block of each stage is repeated.
 TABLE = {
@@ -99,16 +109,13 @@ def resnet(
     ValueError
         If a setting is out of range.
     """
-    if stem not in tuple(STEMS):
-        raise ValueError(f'stem must be "7x7" or "3x3", got {stem!r}')
-    if stride_in not in STRIDE_IN:
-        raise ValueError(f'stride_in must be "3x3", "1x1" or "last", got {stride_in!r}')
+    choice(stride_in, "stride_in", STRIDE_IN)
     width, depth = multiplier(width_mult, "width_mult"), multiplier(depth_mult, "depth_mult")
-    rng = np.random.default_rng(seed)
-    common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
+    common = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
+    rng = common["rng"]
 
     C, first = integer(in_channels, "in_channels", 1), []
-    for c, kernel, s in STEMS[stem]:
+    for c, kernel, s in STEMS[choice(stem, "stem", STEMS)]:
         C_out = round_channels(c * width)
         first.append(nn.ConvBNAct(C, C_out, kernel, stride=s, activation="relu", **common))
         C = C_out
@@ -136,7 +143,7 @@ def resnet(
 def _four(repeats):
     if not isinstance(repeats, (tuple, list)) or len(repeats) != len(CHANNELS):
         raise ValueError(f"repeats must be the number of blocks in each of the four stages, got {repeats!r}")
-    return [integer(n, "repeats", 1) for n in repeats]
+    return integers(repeats, "repeats")
 
 
 def _strides_and_rates(repeats, stride_in, output_stride, multi_grid):
@@ -152,7 +159,7 @@ def _strides_and_rates(repeats, stride_in, output_stride, multi_grid):
     if not isinstance(multi_grid, (tuple, list)) or len(multi_grid) != repeats[-1]:
         blocks = f"each of the {repeats[-1]} blocks of the last stage"
         raise ValueError(f"multi_grid must have a rate for {blocks}, got {multi_grid!r}")
-    grid = [integer(rate, "multi_grid", 1) for rate in multi_grid]
+    grid = integers(multi_grid, "multi_grid")
     last = [(stride, rate * unit_rate) for (stride, rate), unit_rate in zip(found[-len(grid) :], grid)]
     return found[: -len(grid)] + last
 

@@ -5,9 +5,8 @@ with ``alpha beta^2 gamma^2`` about 2, each step of phi about doubles it.
 """
 
 import math
-import numbers
 
-from npnets.shapes import multiplier
+from npnets.shapes import multiplier, number
 
 
 def scaling_of(phi, alpha=1.2, beta=1.1, gamma=1.15):
@@ -31,7 +30,7 @@ def scaling_of(phi, alpha=1.2, beta=1.1, gamma=1.15):
     Raises
     ------
     ValueError
-        If phi is not a finite number, or one of the others is not above 0.
+        If phi is not a finite number, or so large that no float can hold a factor, or one of the others is not above 0.
 
     Notes
     -----
@@ -41,10 +40,12 @@ def scaling_of(phi, alpha=1.2, beta=1.1, gamma=1.15):
     >>> [round(factor, 2) for factor in scaling_of(2)]
     [1.44, 1.21, 1.32]
     """
-    if not isinstance(phi, numbers.Real) or not math.isfinite(phi):
-        raise ValueError(f"phi must be a finite number, got {phi!r}")
+    phi = number(phi, "phi")
     bases = {"alpha": alpha, "beta": beta, "gamma": gamma}
-    return tuple(multiplier(base, name) ** phi for name, base in bases.items())
+    try:
+        return tuple(multiplier(base, name) ** phi for name, base in bases.items())
+    except OverflowError:
+        raise ValueError(f"phi is too large for alpha, beta and gamma, got {phi}") from None
 
 
 def compound_scaling(depth, width, resolution, model="efficientnet_b0", **settings):

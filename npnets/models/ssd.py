@@ -24,7 +24,7 @@ import numpy as np
 from npnets import nn
 from npnets.models.mobilenet_v1 import mobilenet_v1_features
 from npnets.models.mobilenet_v2 import mobilenet_v2_features
-from npnets.shapes import integer, multiplier, scale_channels
+from npnets.shapes import boolean, choice, integers, multiplier, scale_channels
 
 # What the head stands on. The first map is tapped before its path: in V2 "the expansion of layer 15", inside the
 # bottleneck that halves it, in V1 after the block that has the same size. The second map is the last of the backbone.
@@ -88,18 +88,16 @@ def ssd(
     ValueError
         If a setting is out of range.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
+    features, tap = BACKBONES[choice(backbone, "backbone", BACKBONES)]
     if not isinstance(extras, (tuple, list)) or len(extras) > len(EXTRAS):
         raise ValueError(f"extras must be the channels of at most {len(EXTRAS)} maps, got {extras!r}")
     width = multiplier(width_mult, "width_mult")
-    features, tap = BACKBONES[backbone]
     common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "dtype": dtype}
     return nn.Detector(
         features(in_channels, width_mult, seed=seed, **common),
         taps=(tap,),
         anchors=ANCHORS[: 2 + len(extras)],
-        extras=[scale_channels(integer(c, "extras", 1), width) for c in extras],
+        extras=[scale_channels(c, width) for c in integers(extras, "extras")],
         num_classes=num_classes,
         separable=separable,
         dropout=dropout,
@@ -111,6 +109,8 @@ def ssd(
 def ssdlite(num_classes=81, in_channels=3, width_mult=1.0, **settings):
     """Return SSDLite on a MobileNet: SSD whose head "replaces all the regular convolutions with separable" ones.
 
-    The parameters are those of :func:`ssd`.
+    The parameters are those of :func:`ssd`, but ``separable`` is always True.
     """
-    return ssd(num_classes, in_channels, width_mult, **({"separable": True} | settings))
+    if not boolean(settings.pop("separable", True), "separable"):
+        raise ValueError("ssdlite is the network with separable=True; the other one is ssd")
+    return ssd(num_classes, in_channels, width_mult, separable=True, **settings)

@@ -3,7 +3,7 @@
 import copy
 
 from npnets.nn import init
-from npnets.nn.blocks import Bottleneck
+from npnets.nn.blocks.mobile import CHAINS
 from npnets.nn.layers import (
     BatchNorm,
     Conv2d,
@@ -15,11 +15,10 @@ from npnets.nn.layers import (
     ReLU6,
     Swish,
 )
-from npnets.nn.module import Module, Parameter, Residual, Sequential
+from npnets.nn.module import Module, Parameter, Sequential
 from npnets.ops.folded import folded_batch_norm
 
 FOLDABLE = (Conv2d, DepthwiseConv2d, PointwiseConv2d, Linear)
-CHAINS = (Sequential.forward, Residual.forward, Bottleneck.forward)  # what they compute is their layers in a chain
 ACTIVATION_NAMES = {ReLU: "relu", ReLU6: "relu6", Swish: "swish"}
 
 
@@ -53,7 +52,7 @@ def fold_batch_norm(model):
     Returns
     -------
     Module
-        Of the same structure. Layers keep their names; where one was folded away there is None. It keeps nothing for a
+        Of the same structure. Layers keep their names; where one was folded away there is None. They keep nothing for a
         backward, which saves memory: ``backward``, and ``forward`` with ``training=True``, raise RuntimeError.
         Observers are not copied.
 

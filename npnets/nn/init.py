@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from npnets.shapes import number
+
 
 def fans(shape):
     """Return (fan_in, fan_out) of a weight: linear, pointwise, standard or depthwise.
@@ -46,8 +48,7 @@ def glorot_uniform():
 def gaussian(std):
     """Gaussian with a fixed standard deviation, as section 4.1 of the batch-norm paper ("small random Gaussian")."""
 
-    if not 0 <= std < math.inf:
-        raise ValueError(f"weight_std must be finite and at least 0, got {std}")
+    std = number(std, "weight_std", at_least=0)
 
     def initializer(shape, rng):
         return rng.normal(0.0, std, shape)

@@ -12,7 +12,8 @@ from npnets import ops
 from npnets.nn import init
 from npnets.nn.module import Module, Parameter
 from npnets.ops.activation import SAME_PASS, UPPER
-from npnets.shapes import geometry, integer, pair
+from npnets.ops.checks import check_array, check_ndim
+from npnets.shapes import boolean, choice, geometry, integer, number, pair
 
 
 class Layer(Module):
@@ -156,10 +157,10 @@ class Conv2d(_Convolution):
         super().__init__(kernel, stride, padding, dilation, activation)
         self.C_in, self.C_out = integer(C_in, "C_in", 1), integer(C_out, "C_out", 1)
         self.w = _weight((*self.kernel, C_in, C_out), rng, dtype)
-        self.b = _bias(C_out, dtype) if bias else None
+        self.b = _bias(C_out, dtype) if boolean(bias, "bias") else None
 
     def apply(self, x, training):
-        _check_stride(self, x.shape[1:])
+        _check_images(self, x)
         return ops.conv2d_forward(x, self.w.value, self.value("b"), **self.settings, activation=self.activation)
 
     def apply_backward(self, dy, cache):
@@ -196,11 +197,11 @@ class DepthwiseConv2d(_Convolution):
     ):
         super().__init__(kernel, stride, padding, dilation, activation)
         self.C_in = self.C_out = integer(C, "C", 1)
-        self.w = _weight((*self.kernel, C), rng, dtype, decay=decay)
-        self.b = _bias(C, dtype) if bias else None
+        self.w = _weight((*self.kernel, C), rng, dtype, decay=boolean(decay, "decay"))
+        self.b = _bias(C, dtype) if boolean(bias, "bias") else None
 
     def apply(self, x, training):
-        _check_stride(self, x.shape[1:])
+        _check_images(self, x)
         arrays = x, self.w.value, self.value("b")
         return ops.depthwise_conv2d_forward(*arrays, **self.settings, activation=self.activation)
 
@@ -228,7 +229,7 @@ class PointwiseConv2d(Layer):
         self.activation = _same_pass(self, activation, SAME_PASS)
         self.C_in, self.C_out = integer(C_in, "C_in", 1), integer(C_out, "C_out", 1)
         self.w = _weight((C_in, C_out), rng, dtype, initializer)
-        self.b = _bias(C_out, dtype) if bias else None
+        self.b = _bias(C_out, dtype) if boolean(bias, "bias") else None
 
     def apply(self, x, training):
         return ops.pointwise_conv2d_forward(x, self.w.value, self.value("b"), activation=self.activation)
@@ -294,11 +295,9 @@ class BatchNorm(Layer):
 
     def __init__(self, C, *, decay=0.99, eps=1e-3, activation=None, dtype=np.float32):
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"BatchNorm: decay (the weight of the old statistic) must be in [0, 1), got {decay}")
-        if eps < 0:
-            raise ValueError(f"BatchNorm: eps must not be negative, got {eps}")
-        self.C, self.decay, self.eps = integer(C, "C", 1), decay, eps
+        self.C = integer(C, "C", 1)
+        self.decay = number(decay, "BatchNorm: decay (the weight of the old statistic)", at_least=0, below=1)
+        self.eps = number(eps, "BatchNorm: eps", at_least=0)
         self.activation = _same_pass(self, activation, UPPER)
         self.gamma = Parameter((C,), init.constant(1), dtype=dtype, decay=False)
         self.beta = Parameter((C,), init.constant(0), dtype=dtype, decay=False)
@@ -404,7 +403,7 @@ class MaxPool2d(_Pool2d):
     """
 
     def apply(self, x, training):
-        _check_stride(self, x.shape[1:])
+        _check_images(self, x)
         return ops.max_pool2d_forward(x, self.size, **self.settings)
 
     def apply_backward(self, dy, cache):
@@ -421,7 +420,7 @@ class AvgPool2d(_Pool2d):
     """
 
     def apply(self, x, training):
-        _check_stride(self, x.shape[1:])
+        _check_images(self, x)
         return ops.avg_pool2d_forward(x, self.size, **self.settings)
 
     def apply_backward(self, dy, cache):
@@ -458,9 +457,7 @@ class Dropout(Layer):
 
     def __init__(self, rate, *, rng):
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"Dropout: rate must be at least 0 and below 1, got {rate}")
-        self.rate = rate
+        self.rate = number(rate, "Dropout: rate", at_least=0, below=1)
         self.rng = rng.spawn(1)[0]
 
     def apply(self, x, training):
@@ -487,9 +484,7 @@ class DropPath(Layer):
 
     def __init__(self, survival_prob, *, rng):
         super().__init__()
-        if not 0 < survival_prob <= 1:
-            raise ValueError(f"DropPath: survival_prob must be above 0 and at most 1, got {survival_prob}")
-        self.survival_prob = survival_prob
+        self.survival_prob = number(survival_prob, "DropPath: survival_prob", above=0, at_most=1)
         self.rng = rng.spawn(1)[0]
 
     def apply(self, x, training):
@@ -533,7 +528,7 @@ class ResizeBilinear(Layer):
 
     def __init__(self, size, *, align_corners=False):
         super().__init__()
-        self.size, self.align_corners = pair(size, "size"), align_corners
+        self.size, self.align_corners = pair(size, "size"), boolean(align_corners, "align_corners")
 
     def apply(self, x, training):
         return ops.resize_bilinear_forward(x, self.size, align_corners=self.align_corners)
@@ -551,6 +546,7 @@ class Flatten(Layer):
     kind = "reshape"
 
     def apply(self, x, training):
+        check_array("Flatten", x, "x")
         return x.reshape(len(x), -1).copy(), x.shape
 
     def apply_backward(self, dy, cache):
@@ -571,9 +567,7 @@ def activation_layer(name):
     ValueError
         If there is no activation of that name.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]()
+    return ACTIVATIONS[choice(name, "activation", ACTIVATIONS)]()
 
 
 def _same_pass(layer, activation, known):
@@ -601,6 +595,12 @@ def _check_image(layer, shape, channels=None):
     if channels not in (None, shape[-1]):
         raise ValueError(f"{name}: expects {channels} channels, got an image of {shape}")
     return shape
+
+
+def _check_images(layer, x):
+    """Raise ``ValueError`` unless x holds images (N, H, W, C) that are large enough for the stride."""
+    check_ndim(type(layer).__name__, x, 4)
+    _check_stride(layer, x.shape[1:])
 
 
 def _check_stride(layer, shape):

@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from npnets.parallel import cut, run
+from npnets.shapes import floating
 
 
 class Parameter:
@@ -27,6 +28,7 @@ class Parameter:
     rng : numpy.random.Generator, optional
         Not needed for constants.
     dtype : numpy dtype
+        float32 or float64.
     decay : bool
         Whether weight decay applies to it.
 
@@ -41,7 +43,7 @@ class Parameter:
     def __init__(self, shape, initializer, rng=None, *, dtype=np.float32, decay=True):
         self.name = ""
         self.shape = tuple(shape)
-        self.dtype = np.dtype(dtype)
+        self.dtype = floating(dtype)
         self.decay = decay
         self.grad = None
         self._initializer, self._rng = initializer, rng
@@ -98,9 +100,13 @@ class Module:
 
     def __call__(self, x, training=False):
         y = self.forward(x, training)
+        self.show(y)
+        return y
+
+    def show(self, y):
+        """Call the observers with the output; for who goes through its children and so takes its place."""
         for observer in self.observers:
             observer(y)
-        return y
 
     # What it is made of
 
@@ -285,7 +291,10 @@ class Residual(Sequential):
         y = super().forward(x, training)
         if not self.adds_input:
             return y
-        straight = x if self.shortcut is None else self.shortcut(x, training)
+        straight = x
+        if self.shortcut is not None:
+            with path_in_errors("shortcut"):
+                straight = self.shortcut(x, training)
         _check_same(straight.shape, y.shape)
         return _add(straight, y)
 

@@ -4,14 +4,15 @@ PyTorch orders the indices of a weight otherwise, and pads its images on every s
 such weights is built with ``padding="symmetric"`` and PyTorch's ``bn_eps=1e-5``.
 """
 
+import contextlib
 import itertools
-import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from npnets.nn.forward_order import Undecided, forward_order, looks_sorted
 from npnets.nn.module import Parameter
 
 TORCH_NAMES = {"w": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
@@ -51,8 +52,9 @@ def from_torch(state_dict, model):
     Names are not compared. The tensors ``X.weight``, ``X.bias``, ... are those of a layer ``X``; a layer with running
     statistics is a batch norm. The k-th batch norm goes to the model's k-th, and the k-th of the other layers likewise.
     So the tensors must stand in forward order, as they do in the ``state_dict()`` of a network that sets its layers in
-    that order. Where they do not, most often the shapes do not fit, and nothing is returned: put them in order, as in
-    ``{name: state_dict[name] for name in names}``. That two layers of equal shape have changed places is not noticed.
+    that order. That two layers of equal shape have changed places is not noticed. Where the names were sorted as text,
+    as ``safetensors`` does (``features.10`` before ``features.2``), the forward order is looked for: see
+    :func:`npnets.nn.forward_order.forward_order`.
 
     Parameters
     ----------
@@ -69,22 +71,68 @@ def from_torch(state_dict, model):
     ------
     ValueError
         If a layer is missing or left over, an array of it is, a shape does not fit, or NumPy has no such numbers
-        (bfloat16). All of them are listed, with the names and the shapes of both sides.
+        (bfloat16). All of them are listed, with the names and the shapes of both sides. Also if the names were sorted
+        and the layers fit in more than one order: put them in order, ``{name: state_dict[name] for name in names}``.
 
     Notes
     -----
     A linear layer behind :class:`Flatten` reads (H, W, C) here and (C, H, W) in PyTorch. Its columns are not sorted:
     that takes H and W, which a state does not tell.
     """
+    return _from_torch(state_dict, model, is_sorted=looks_sorted(list(state_dict)))
+
+
+def _from_torch(state_dict, model, is_sorted):
     theirs, ours = _torch_layers(state_dict), _own_layers(model)
     found, problems = {}, []
     for kind, is_norm in (("weight layer", False), ("batch norm", True)):
-        sides = ([layer for layer in layers if ("running_mean" in layer) == is_norm] for layers in (ours, theirs))
-        for k, (own, other) in enumerate(itertools.zip_longest(*sides, fillvalue={}), 1):
+        own_layers, layers = (
+            [layer for layer in side if ("running_mean" in layer) == is_norm] for side in (ours, theirs)
+        )
+        if is_sorted:
+            layers = _in_forward_order(layers, own_layers, kind)
+        for k, (own, other) in enumerate(itertools.zip_longest(own_layers, layers, fillvalue={}), 1):
             problems += _match(own, other, f"{kind} {k}", found)
     if problems:
         raise ValueError("these weights do not fit this model, taken layer by layer:\n  " + "\n  ".join(problems))
     return {entry.name: found[entry.name] for layer in ours for entry in layer.values()}
+
+
+def _in_forward_order(layers, own_layers, kind):
+    """Return PyTorch layers, whose names were sorted, in the order in which their shapes fit the model's layers.
+
+    If they fit in none, then in the order in which all but one axis of each array does: so that of a network with
+    another number of classes no more is told than that.
+    """
+    by_name = {next(iter(layer.values())).name.rpartition(".")[0]: layer for layer in layers}
+
+    def fits_but_for(axes):
+        return lambda name, k: k < len(own_layers) and _fits(by_name[name], own_layers[k], axes)
+
+    try:
+        order = forward_order(list(by_name), fits_but_for(0))
+    except Undecided as error:
+        raise ValueError(
+            f"the names of these weights are sorted, and each {kind} fits this model in more than one order: {error}; "
+            "give checkpoint.from_torch a dict in forward order, or save an .npz file, which keeps the order"
+        ) from error
+    if order is None:
+        with contextlib.suppress(Undecided):
+            order = forward_order(list(by_name), fits_but_for(1))
+    return [by_name[name] for name in order or by_name]
+
+
+def _fits(layer, own, axes):
+    """Tell whether the arrays of a PyTorch layer have the shapes of an own layer's, but for so many axes of each."""
+    return all(
+        key in layer and _differing(_own_index_order(layer[key].array, entry.shape).shape, entry.shape) <= axes
+        for key, entry in own.items()
+    )
+
+
+def _differing(shape, other):
+    """Return in how many axes two shapes differ."""
+    return sum(n != m for n, m in itertools.zip_longest(shape, other))
 
 
 def _own_layers(model):
@@ -145,17 +193,23 @@ def _all(layer):
 
 def _in_own_order(array, shape):
     """Return a copy of a PyTorch array in npnets' index order, or None if it has not the given shape then."""
+    array = _own_index_order(array, shape)
+    return np.array(array, order="C") if array.shape == tuple(shape) else None
+
+
+def _own_index_order(array, shape):
+    """View a PyTorch array in the index order of an own array of the given shape; its shape may be another then."""
     if array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)  # (C_out, C_in, K_h, K_w) -> (K_h, K_w, C_in, C_out)
         if len(shape) == 3 and array.shape[2] == 1:
-            array = array[:, :, 0]  # -> (K_h, K_w, C)
-        elif len(shape) == 2 and array.shape[:2] == (1, 1):
-            array = array[0, 0]  # -> (C_in, C_out)
+            return array[:, :, 0]  # -> (K_h, K_w, C)
+        if len(shape) == 2 and array.shape[:2] == (1, 1):
+            return array[0, 0]  # -> (C_in, C_out)
     elif array.ndim == 2:
         array = array.T  # (C_out, C_in) -> (C_in, C_out)
         if len(shape) == 4:
-            array = array[np.newaxis, np.newaxis]  # -> (1, 1, C_in, C_out)
-    return np.array(array, order="C") if array.shape == tuple(shape) else None
+            return array[np.newaxis, np.newaxis]  # -> (1, 1, C_in, C_out)
+    return array
 
 
 # --- From files ------------------------------------------------------------------------------------------------------
@@ -185,25 +239,20 @@ def read_state(path, model):
 
     Notes
     -----
-    :func:`from_torch` needs the tensors in forward order. An ``.npz`` file keeps the order in which they were written.
-    The ``safetensors`` library sorts them by dtype and then by name, as text: ``features.10`` comes before
-    ``features.2``. Where the names are in such an order, they are sorted again with numbers as numbers. That is the
-    forward order only where numbers decide it: ``conv_head`` still comes before ``conv_stem``, and ``classifier``
-    before ``features``. Then the shapes do not fit, most often, and the tensors must be put in order by hand.
+    :func:`from_torch` needs the tensors in forward order. An ``.npz`` file keeps the order in which they were written;
+    the ``safetensors`` library sorts them by dtype and then by name. So their forward order is looked for, and if it
+    cannot be told the file is refused.
     """
-    arrays = read_arrays(path)
+    arrays, is_sorted = read_arrays(path)
     if any(name.startswith("model/") for name in arrays):
         return checkpoint_state(arrays)
     own = {entry.name for layer in _own_layers(model) for entry in layer.values()}
     if not any(name.rpartition(".")[2] in ("weight", "bias") for name in arrays.keys() - own):
         return arrays
     try:
-        return from_torch(arrays, model)
+        return _from_torch(arrays, model, is_sorted)
     except ValueError as error:
-        raise ValueError(
-            f"{path}: {error}\nThe tensors were taken in the order of the file, or, if that is sorted by name, of the "
-            "numbers in the names; if that is not the forward order, give checkpoint.from_torch a dict that is in order"
-        ) from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 def checkpoint_state(arrays, averaged=True):
@@ -216,8 +265,8 @@ def checkpoint_state(arrays, averaged=True):
 
 
 def read_arrays(path):
-    """Return name -> array of an ``.npz`` or ``.safetensors`` file, in the order that :func:`read_state` explains."""
-    read = {".npz": read_npz, ".safetensors": _read_safetensors}.get(Path(path).suffix.lower())
+    """Return the arrays of an ``.npz`` or ``.safetensors`` file by their names, and whether the names are sorted."""
+    read = {".npz": _read_npz_file, ".safetensors": _read_safetensors}.get(Path(path).suffix.lower())
     if read is None:
         raise ValueError(
             f"{path}: expected an .npz or a .safetensors file. (Reading what torch.save wrote can run any program: in "
@@ -225,16 +274,28 @@ def read_arrays(path):
         )
     with open(path, "rb") as file:
         try:
-            return read(file)
+            arrays, is_sorted = read(file)
         except ImportError:
             raise
         except Exception as error:  # what a damaged file provokes in zipfile, NumPy and safetensors is no closed list
             raise ValueError(f"{path} is damaged or no {Path(path).suffix} file of arrays: {error}") from error
+    if not arrays:
+        raise ValueError(f"{path} holds no arrays")
+    return arrays, is_sorted
+
+
+def _read_npz_file(file):
+    arrays = read_npz(file)
+    return arrays, looks_sorted(list(arrays))
 
 
 def read_npz(file):
     """Return name -> array of an open ``.npz`` file; raise whatever zipfile and NumPy raise if it is damaged."""
-    damaged = zipfile.ZipFile(file).testzip()  # all checksums; np.load checks only what it happens to read to the end
+    archive = zipfile.ZipFile(file)
+    foreign = next((name for name in archive.namelist() if not name.endswith(".npy")), None)
+    if foreign is not None:
+        raise ValueError(f"{foreign} in it is no array; torch.save writes such files, and they are not read")
+    damaged = archive.testzip()  # all checksums; np.load checks only what it happens to read to the end
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} is wrong")
     file.seek(0)
@@ -243,7 +304,6 @@ def read_npz(file):
 
 
 def _read_safetensors(file):
-    """Return name -> array; in the order of the file, or where it is sorted by name, with numbers as numbers."""
     from safetensors import safe_open
 
     with safe_open(file.name, framework="np") as tensors:
@@ -252,19 +312,8 @@ def _read_safetensors(file):
         if unknown:
             listed = ", ".join(f"{name} is {dtype}" for name, dtype in unknown.items())
             raise ValueError(f"NumPy has no such numbers: {listed}; in PyTorch, save tensor.float() instead")
-        return {name: tensors.get_tensor(name) for name in _forward_order(dtypes)}
-
-
-def _forward_order(dtypes):
-    """Return the names of a dict name -> dtype, which is in the order of a file, as :func:`read_state` explains."""
-    of_dtype = {}
-    for name, dtype in dtypes.items():
-        of_dtype.setdefault(dtype, []).append(name)
-    if all(names == sorted(names) for names in of_dtype.values()):
-        return sorted(dtypes, key=_with_numbers)
-    return list(dtypes)
-
-
-def _with_numbers(name):
-    """Return a key that sorts ``features.2`` before ``features.10``."""
-    return [int(part) if k % 2 else part for k, part in enumerate(re.split(r"(\d+)", name))]
+        of_dtype = {}
+        for name, dtype in dtypes.items():
+            of_dtype.setdefault(dtype, []).append(name)
+        is_sorted = all(names == sorted(names) for names in of_dtype.values())  # as the library writes them
+        return {name: tensors.get_tensor(name) for name in dtypes}, is_sorted

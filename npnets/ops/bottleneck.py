@@ -440,5 +440,6 @@ def _check(x, expand, depthwise, project, settings, shortcut):
             raise ValueError(f'bottleneck: {name}.activation must be "relu" or "relu6", got None')
         clip_of("bottleneck", stage.activation, x)
     if len(x) * min(math.prod(geo.out), math.prod(geo.out if expand is None else x.shape[1:3])) < 2:
-        raise ValueError(f"bottleneck: training needs at least 2 values a channel, x {x.shape} leaves one")
+        leaves = f"x {x.shape} leaves one; use a larger batch"
+        raise ValueError(f"bottleneck: training needs at least 2 values a channel, {leaves}")
     return geo

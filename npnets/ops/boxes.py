@@ -13,7 +13,7 @@ which MobileNetV2's detectors (section 6.2) differ from it, are those of the Ten
 import numpy as np
 
 from npnets.ops.checks import check_array
-from npnets.shapes import integer, pair
+from npnets.shapes import integer, number, pair, sequence
 
 ASPECT_RATIOS = (1, 2, 1 / 2, 3, 1 / 3)
 """Width over height of the default boxes; one more square box is added to them."""
@@ -53,7 +53,7 @@ def default_boxes(map_sizes, *, scales=(0.2, 0.95), aspect_ratios=ASPECT_RATIOS,
     Raises
     ------
     ValueError
-        If there is no map, or a size, scale or aspect ratio is not positive.
+        If there is no map, or a size, scale or aspect ratio is not a finite number above 0.
 
     >>> len(default_boxes([20, 10, 5, 3, 2, 1]))  # 3 in each of 400 pixels, 6 in each of 139
     2034
@@ -63,11 +63,14 @@ def default_boxes(map_sizes, *, scales=(0.2, 0.95), aspect_ratios=ASPECT_RATIOS,
     The paper has s_max = 0.9; its first map has four boxes, without the ratios 3 and 1/3. Here it is as in the
     TensorFlow Object Detection API, with which the detectors of MobileNetV2 were trained.
     """
-    sizes = [pair(size, "map_sizes") for size in map_sizes]
+    sizes = [pair(size, "map_sizes") for size in sequence(map_sizes, "map_sizes", "sizes")]
     if not sizes:
         raise ValueError("map_sizes must hold the size of at least one map")
-    if min(*scales, *aspect_ratios, 1 if smallest is None else smallest) <= 0:
-        raise ValueError(f"scales and aspect ratios must be above 0, got {scales}, {aspect_ratios} and {smallest}")
+    scales, aspect_ratios = _positive(scales, "scales"), _positive(aspect_ratios, "aspect_ratios")
+    if len(scales) != 2:
+        raise ValueError(f"scales must be two numbers, the smallest and the largest scale, got {scales}")
+    if smallest is not None:
+        smallest = number(smallest, "smallest", above=0)
     s = [*np.linspace(*scales, len(sizes)), 1.0]
     found = []
     for k, size in enumerate(sizes):
@@ -76,6 +79,10 @@ def default_boxes(map_sizes, *, scales=(0.2, 0.95), aspect_ratios=ASPECT_RATIOS,
             shapes = [(smallest, 1), (s[0], 2), (s[0], 1 / 2)]
         found.append(_in_every_pixel(size, shapes))
     return np.concatenate(found)
+
+
+def _positive(values, name):
+    return [number(value, name, above=0) for value in sequence(values, name, "numbers")]
 
 
 def _in_every_pixel(size, shapes):
@@ -107,12 +114,14 @@ def encode_boxes(boxes, anchors, *, scale=CODE_SCALE):
     Raises
     ------
     ValueError
-        If the last axis is not 4, or a width or height is not above 0: it has no logarithm.
+        If the last axis is not 4, the shapes do not broadcast, or a width or height is not above 0: it has no
+        logarithm.
     """
     boxes, anchors = _boxes(boxes, "boxes", with_area=True), _boxes(anchors, "anchors", with_area=True)
+    _check_fit(boxes, "boxes", anchors)
     centres = (boxes[..., :2] - anchors[..., :2]) / anchors[..., 2:]
     sizes = np.log(boxes[..., 2:] / anchors[..., 2:])
-    return np.concatenate([centres, sizes], axis=-1) * np.asarray(scale, centres.dtype)
+    return np.concatenate([centres, sizes], axis=-1) * _factors(scale, centres.dtype)
 
 
 def decode_boxes(code, anchors, *, scale=CODE_SCALE):
@@ -134,10 +143,11 @@ def decode_boxes(code, anchors, *, scale=CODE_SCALE):
     Raises
     ------
     ValueError
-        If the last axis is not 4.
+        If the last axis is not 4, or the shapes do not broadcast.
     """
-    anchors = _boxes(anchors, "anchors", with_area=True)
-    code = _four(code, "code") / np.asarray(scale, anchors.dtype)
+    anchors, code = _boxes(anchors, "anchors", with_area=True), _four(code, "code")
+    _check_fit(code, "code", anchors)
+    code = code / _factors(scale, anchors.dtype)
     centres = anchors[..., :2] + anchors[..., 2:] * code[..., :2]
     sizes = anchors[..., 2:] * np.exp(np.minimum(code[..., 2:], LARGEST_LOG))
     return np.concatenate([centres, sizes], axis=-1)
@@ -256,7 +266,8 @@ def non_max_suppression(boxes, scores, *, threshold=0.45, limit=200):
     boxes = _list_of_boxes(boxes, "boxes")
     check_array("boxes", scores, "scores")
     if scores.shape != boxes.shape[:1]:
-        raise ValueError(f"boxes: scores must have the shape {boxes.shape[:1]} got {scores.shape}")
+        raise ValueError(f"boxes: scores must have the shape {boxes.shape[:1]}, got {scores.shape}")
+    scores = _real(scores, "scores")
     if np.isnan(scores).any():
         raise ValueError("boxes: scores hold a NaN, which is neither better nor worse than another")
     _check_share(threshold, "threshold")
@@ -271,10 +282,32 @@ def non_max_suppression(boxes, scores, *, threshold=0.45, limit=200):
 
 def _four(array, name):
     """Return numbers with a last axis of 4 as floating-point numbers, or raise ``ValueError``."""
-    check_array("boxes", array, name)
+    array = _real(array, name)
     if array.ndim == 0 or array.shape[-1] != 4:
         raise ValueError(f"boxes: {name} must have the shape (..., 4), got {array.shape}")
+    return array
+
+
+def _real(array, name):
+    """Return real numbers as floating-point numbers, or raise ``ValueError``: minus an unsigned integer is large."""
+    check_array("boxes", array, name)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"boxes: {name} must hold real numbers, got dtype {array.dtype}")
     return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _factors(scale, dtype):
+    factors = _positive(scale, "scale")
+    if len(factors) != 4:
+        raise ValueError(f"scale must be four numbers, a factor for each of a code, got {scale}")
+    return np.array(factors, dtype)
+
+
+def _check_fit(array, name, anchors):
+    try:
+        np.broadcast_shapes(array.shape, anchors.shape)
+    except ValueError:
+        raise ValueError(f"boxes: {name} {array.shape} and anchors {anchors.shape} do not fit together") from None
 
 
 def _boxes(array, name, with_area=False):
@@ -294,5 +327,4 @@ def _list_of_boxes(array, name):
 
 
 def _check_share(value, name):
-    if not 0 <= value <= 1:
-        raise ValueError(f"boxes: {name} must be between 0 and 1, got {value}")
+    number(value, f"boxes: {name}", at_least=0, at_most=1)

@@ -73,7 +73,8 @@ def batch_norm_forward(
     if training:
         m = x.size // C
         if m < 2:
-            raise ValueError(f"batch_norm: training needs at least 2 values a channel, x {x.shape} has {m}")
+            has = f"x {x.shape} has {m}; use a larger batch"
+            raise ValueError(f"batch_norm: training needs at least 2 values a channel, {has}")
         mu, var = joined(run(lambda piece: moments(rows[piece], C), _pieces(rows)))
         update_running(running_mean, running_var, mu, var, m, decay)
     else:

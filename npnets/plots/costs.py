@@ -104,17 +104,20 @@ def accuracy_over_cost(series, *, measure="top-1 accuracy (%)", title=""):
 
 
 def _write_apart(ax, labels, size=7):
-    """Write each label beside its point, on the first side where it covers no other label."""
+    """Write each label beside its point, on the first side where it covers no marker and no other label."""
     width, height = 0.62 * size, 1.2 * size  # of a character, in points
-    taken = []
+    to_points = 72 / ax.figure.dpi
+    places = [place for line in ax.get_lines() for place in zip(line.get_xdata(), line.get_ydata())]
+    taken = [(x - 2, y - 2, x + 2, y + 2) for x, y in (ax.transData.transform(place) * to_points for place in places)]
     for text, where, colour in labels:
-        x, y = ax.transData.transform(where) * 72 / ax.figure.dpi
-        for dx, dy in ((5, -9), (5, 3), (-5 - width * len(text), 3), (-5 - width * len(text), -9), (5, -18), (5, 12)):
-            box = x + dx, y + dy, x + dx + width * len(text), y + dy + height
-            if not any(_overlap(box, other) for other in taken):
-                break
-        taken.append(box)
-        ax.annotate(text, where, textcoords="offset points", xytext=(dx, dy), fontsize=size, color=colour)
+        x, y = ax.transData.transform(where) * to_points
+        left = -5 - width * len(text)
+        sides = ((5, -9), (5, 3), (left, 3), (left, -9), (5, -18), (5, 12), (left, 12), (left, -18))
+        boxes = [(x + dx, y + dy, x + dx + width * len(text), y + dy + height) for dx, dy in sides]
+        free = [k for k, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)]
+        side = free[0] if free else 0
+        taken.append(boxes[side])
+        ax.annotate(text, where, textcoords="offset points", xytext=sides[side], fontsize=size, color=colour)
 
 
 def _overlap(a, b):

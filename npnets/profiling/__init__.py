@@ -14,7 +14,9 @@ What is counted, for the whole batch:
 - *Bytes*, from shapes and dtype: the least that has to be moved if nothing stays in the cache between two layers and
   everything is read once. Forward reads x and the parameters and writes y. Backward reads dy and the parameters, and x
   where the gradient depends on it, and writes dx and the gradients of the parameters. A residual sum reads two arrays
-  and writes one. A layer that goes over its input twice, as batch norm does in training, really moves more.
+  and writes one. Other modules that do something with what their layers return, scale or resize or join it, are
+  counted likewise, without their layers. A layer that goes over its input twice, as batch norm does in training, really
+  moves more.
 - *Time*, the median over some steps. A layer is timed by replacing its ``forward`` and ``backward`` during a step. In
   between, steps are timed that nobody looks into, so that it shows what the looking costs.
 

@@ -1,6 +1,7 @@
 """What is timed: the parts of a model that do work of their own, and the clock and the counter around their methods."""
 
 import contextlib
+import math
 import time
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from npnets import nn
 from npnets.profiling.report import BLOCK
 
 NEEDS_X = {"conv", "depthwise", "pointwise", "linear", "batch norm", "activation", "normalization", BLOCK}
-"""The kinds whose backward depends on x, not on dy alone."""
+"""The kinds of which x is all that the backward needs besides dy."""
 
 
 class Unit(NamedTuple):
@@ -202,12 +203,28 @@ def _macs(unit, shape):
 
 def _bytes(unit, method, given, result):
     """Return the least bytes that a method must read and write (see :mod:`npnets.profiling`)."""
+    forward = method == "forward"
     if unit.kind == "residual sum":
         return 3 * result.nbytes
     if unit.kind == "concatenation":  # the parts are read; backward, the gradients of the branches are added
-        return result.nbytes * (2 if method == "forward" else 1 + len(list(unit.called.children())))
+        return result.nbytes * (2 if forward else 1 + len(list(unit.called.children())))
+    if unit.kind == "scale":  # backward, dy, x and the gradient of the squeeze are read; a gate is a number a channel
+        gates = result.nbytes // math.prod(result.shape[1:3])
+        return 2 * result.nbytes + gates if forward else 4 * result.nbytes + 2 * gates
+    if unit.kind == "resize":  # between the output and that of the chain inside
+        image, resized = (given, result) if forward else (result, given)
+        inside = nn.Sequential.trace(unit.called, image.shape[1:], lambda *layer: None)
+        return resized.nbytes + len(image) * math.prod(inside) * image.itemsize
+    if unit.kind == "predictions":  # the parts are read; backward, the gradients of a map are added
+        return 2 * result.nbytes if forward else 3 * len(result) * _numbers_shared(unit, result) * result.itemsize
     parameters = sum(parameter.value.nbytes for parameter in unit.parameters)
-    if method == "forward":
+    if forward:
         return given.nbytes + parameters + result.nbytes
     x = result.nbytes if unit.kind in NEEDS_X else 0
     return given.nbytes + x + parameters + result.nbytes + parameters
+
+
+def _numbers_shared(unit, dx):
+    """Return how many numbers of an image have two gradients: a Predictor's map, a Detector's maps but for the last."""
+    maps = unit.called.maps(dx.shape[1:])[:-1] if isinstance(unit.called, nn.Detector) else [dx.shape[1:]]
+    return sum(map(math.prod, maps))

@@ -45,6 +45,12 @@ def test_settings_and_space_to_batch(capsys):
     assert total(capsys) == [expected.params, expected.macs] and expected.macs > plain.macs
 
 
+def test_set_may_be_given_several_times(capsys):
+    assert main(["cost", "mobilenet_v2", "--set", "stem=48", "--set", "head=640", "bottleneck=relu6"]) == 0
+    expected = cost.profile(models.mobilenet_v2(stem=48, head=640), (224, 224, 3))
+    assert total(capsys) == [expected.params, expected.macs]
+
+
 def test_a_part(capsys):
     assert main(["cost", "mobilenet_v2", "--part", "classifier"]) == 0
     assert total(capsys) == [1_281_000, 1_280_000]
@@ -69,6 +75,10 @@ def test_several_scales(capsys):
         (["mobilenet_v2", "--set", "output_stride=12"], ["output_stride must be 8, 16 or 32", "12"]),
         (["mobilenet_v2", "--set", "outputstride=8"], ["no setting 'outputstride'", "output_stride"]),
         (["mobilenet_v2", "--set", "output_stride"], ["NAME=VALUE", "'output_stride'"]),
+        (["mobilenet_v2", "--set", "stem=8", "--set", "stem=16"], ["stem is set twice"]),
+        (["mobilenet_v2", "--width", "1", "--set", "width_mult=0.5"], ["width_mult is set twice"]),
+        (["mobilenet_v2", "--part", ""], ["no part ''"]),
+        (["--paper", "all", "--width", "2", "--part", "head"], ["--paper", "--width, --part"]),
         (["mobilenet_v2", "--resolution", "16"], ["too small", "higher resolution"]),
         (["mobilenet_v2", "--classes", "0"], ["--classes"]),
         (["mobilenet_v2", "--bn", "some"], ["--bn", "trainable"]),

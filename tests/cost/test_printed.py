@@ -2,7 +2,7 @@
 
 import pytest
 
-from npnets.cost.printed import WAYS, difference, parse
+from npnets.cost.printed import WAYS, difference, is_close, parse
 
 
 def fits(way, number, text):
@@ -40,9 +40,9 @@ def test_rounding_twice_takes_up_what_rounding_once_leaves():
     assert not fits("rounded_twice", 149.44e6, "150M") and not fits("rounded_twice", 150.6e6, "150M")
 
 
-def test_close_is_half_a_percent():
-    assert fits("close", 1004.9, "1000") and fits("close", 995.1, "1000")
-    assert not fits("close", 1005.2, "1000") and not fits("close", 994.8, "1000")
+def test_close_is_0_4_percent_to_both_sides():
+    assert is_close(1003.9, parse("1000")) and is_close(996.1, parse("1000"))
+    assert not is_close(1004.1, parse("1000")) and not is_close(995.9, parse("1000"))
 
 
 def test_the_difference_is_relative_to_the_printed_number():

@@ -199,6 +199,16 @@ def test_a_step_is_timed_layer_by_layer():
     assert (resize.kind, resize.output_shape) == ("resize", (33, 33, 3))
 
 
+def test_no_two_weights_are_drawn_alike():
+    """The head has a stream of its own: the ratio of the first two numbers would be the same, whatever their scale."""
+    weights = [p.value.ravel() for p in reduced().parameters() if p.name.endswith(".w")]
+    assert len({w[0] / w[1] for w in weights}) == len(weights)
+
+
+def test_a_new_classifier_is_undecided():
+    assert np.std(deeplab_v3().head.classifier.w.value) == pytest.approx(0.01, rel=0.05)
+
+
 # Errors
 
 
@@ -214,7 +224,7 @@ def test_an_image_of_a_single_pixel_is_refused():
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"width_mult": 0}, "width_mult must be .*above 0, got 0"),
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ({"backbone": "vgg16"}, "backbone must be one of mobilenet_v1, mobilenet_v2, resnet101, got 'vgg16'"),
+        ({"backbone": "vgg16"}, 'backbone must be "mobilenet_v1", "mobilenet_v2" or "resnet101", got .vgg16.'),
         ({"output_stride": 12}, "output_stride must be 8, 16 or 32 .*, got 12"),
         ({"output_stride": None}, "output_stride must be 8, 16 or 32: the rates of the head depend on it"),
         ({"output_stride": 16.5}, "output_stride must be 8, 16 or 32 .*, got 16.5"),

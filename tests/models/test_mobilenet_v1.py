@@ -125,8 +125,6 @@ def test_shallow_mobilenet():
     repeated = [k for k, row in enumerate(FILE.TABLE) if row == (1, 512)]
     assert len(repeated) == 5
     assert [row for k, row in enumerate(FILE.TABLE) if k not in repeated] == FILE.SHALLOW_TABLE
-    with pytest.raises(ValueError, match="give either shallow=True or a table"):
-        mobilenet_v1(shallow=True, table=[(1, 64)])
 
 
 @pytest.mark.parametrize("settings", [{"convolution": "standard"}, {"shallow": True, "output_stride": 8}])
@@ -250,6 +248,19 @@ def test_same_and_symmetric_padding_differ_by_a_shift_alone():
     for model in (same, symmetric):
         assert model(x).shape == (1, 10)
     assert not np.any(same(x) == symmetric(x))
+
+
+def test_a_group_of_one_keeps_its_stride_to_itself():
+    """In the shallow table 512 stands alone: a repeat that halved the map again would leave 4 pixels of 224."""
+    assert deepened([(2, 512)], 3) == [(2, 512), (1, 512), (1, 512)]
+    model = mobilenet_v1(shallow=True, depth_mult=2)
+    assert sum(block.depthwise.stride == (2, 2) for block in model.blocks) == 4
+
+
+def test_shallow_has_a_table_of_its_own():
+    for make, settings in ((mobilenet_v1_small, {}), (mobilenet_v1, {"table": [(1, 64)]})):
+        with pytest.raises(ValueError, match="shallow=True is for SHALLOW_TABLE; it goes with no other table"):
+            make(shallow=True, **settings)
 
 
 def test_the_seed_decides_the_weights():

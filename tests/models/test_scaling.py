@@ -45,6 +45,8 @@ def test_the_networks_of_the_paper_are_near_it(k, phi):
     [
         ({"phi": np.inf}, "phi must be a finite number, got inf"),
         ({"phi": "1"}, "phi must be a finite number, got '1'"),
+        ({"phi": True}, "phi must be a finite number, got True"),
+        ({"phi": 1e9}, "phi is too large for alpha, beta and gamma, got 1000000000.0"),
         ({"phi": 1, "alpha": 0}, "alpha must be a finite number above 0, got 0"),
         ({"phi": 1, "beta": -1.1}, "beta must be a finite number above 0, got -1.1"),
         ({"phi": 1, "gamma": None}, "gamma must be a finite number above 0, got None"),
@@ -115,6 +117,7 @@ def test_a_pixel_more_can_be_a_row_more_in_every_map():
         ((0, 1, 1), {}, "depth must be a finite number above 0, got 0"),
         ((1, -2, 1), {}, "width must be a finite number above 0, got -2"),
         ((1, 1, np.nan), {}, "resolution must be a finite number above 0, got nan"),
+        ((1, 1, 1.7e308), {}, "resolution must be at most 1000, got 1.7e\\+308"),
         ((1, 1, 1e-4), {}, "resolution 0.0001 leaves no pixel of 224"),
         ((1, 1, 1, "mobilenet_v9"), {}, "unknown model 'mobilenet_v9'"),
         ((1, 1, 1, "mlp_batch_norm"), {}, "mlp_batch_norm cannot be scaled in depth.*efficientnet_b0"),

@@ -222,7 +222,21 @@ def test_a_step_is_timed_layer_by_layer():
     assert "head" not in [row.name for row in rows]  # it holds the parts, and does nothing itself
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_no_two_weights_are_drawn_alike(backbone):
+    """The head has a stream of its own: the ratio of the first two numbers would be the same, whatever their scale."""
+    weights = [p.value.ravel() for p in reduced(backbone=backbone).parameters() if p.name.endswith(".w")]
+    assert len({w[0] / w[1] for w in weights}) == len(weights)
+
+
 # Errors
+
+
+def test_ssdlite_is_separable():
+    for settings in ({"separable": False}, {"separable": False, "extras": ()}):
+        with pytest.raises(ValueError, match="ssdlite is the network with separable=True; the other one is ssd"):
+            ssdlite(**settings)
+    assert repr(ssdlite(separable=True)) == repr(ssd(separable=True)) == repr(ssdlite())
 
 
 def test_below_257_pixels_there_is_nothing_left_to_halve():
@@ -239,7 +253,7 @@ def test_below_257_pixels_there_is_nothing_left_to_halve():
         ({"width_mult": 0}, "width_mult must be .*above 0, got 0"),
         ({"width_mult": -0.5}, "width_mult must be .*above 0, got -0.5"),
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ({"backbone": "resnet50"}, "backbone must be one of mobilenet_v1, mobilenet_v2, got 'resnet50'"),
+        ({"backbone": "resnet50"}, 'backbone must be "mobilenet_v1" or "mobilenet_v2", got .resnet50.'),
         ({"extras": (512, 256, 256, 128, 128)}, "extras must be the channels of at most 4 maps"),
         ({"extras": 512}, "extras must be the channels of at most 4 maps, got 512"),
         ({"extras": (512, 0)}, "extras must be at least 1, got 0"),

@@ -93,6 +93,34 @@ def test_the_trace_tells_what_every_layer_returns():
     assert list(traced) == layers
 
 
+def test_observers_see_what_is_gone_through_layer_by_layer():
+    """The backbone, and a block with a map inside: the Detector does not call them, but their output is there."""
+    model, again, x = detector(), detector(), images(2, 12, 8, 3)
+    seen = {}
+    for path, part in model.named_modules():
+        part.observers.append(lambda y, path=path: seen.setdefault(path, []).append(y))
+    model(x)
+    block = seen["backbone.blocks.2"]
+    expected = nn.Sequential(again.backbone.stem, *again.backbone.blocks)(x)
+    assert_close("the end of the block", block[0], expected, 1e-13)
+    assert_close("the last map", seen["backbone"][0], again.backbone(x), 1e-13)
+    assert len(block) == len(seen["backbone"]) == 1
+    assert {path for path, _ in model.named_modules()} - set(seen) == {"head"}  # which has no output
+
+
+def test_dropout_stands_before_the_layers_that_predict_the_scores():
+    """After them it would drop scores."""
+    for separable in (True, False):
+        predictor = randomize(nn.Predictor(2, 3, 5, separable=separable, dropout=0.9, **drawn()))
+        scores = predictor(images(2, 4, 4, 2), training=True)[..., 4:]
+        assert np.all(scores != 0)
+
+
+def test_an_extra_map_of_one_channel():
+    extra = nn.ExtraMap(3, 1, separable=False, **drawn())
+    assert extra.reduce.conv.C_out == 1 and extra(images(2, 4, 4, 3)).shape == (2, 2, 2, 1)
+
+
 # The order of the predictions
 
 
@@ -170,8 +198,57 @@ def test_batch_norm_is_folded_inside(case):
     assert_close(case, folded(x), module(x), 1e-10)
 
 
+def around(part, tap):
+    """Return a detector on a chain with a part in its middle, and a map somewhere in it."""
+    chain = nn.Sequential(stem=nn.ConvBNAct(3, 4, 3, **drawn()), part=part, last=nn.ReLU())
+    return nn.Detector(chain, (tap,), (3, 6), (), 3, separable=True, **drawn())
+
+
+def on(chain, taps=(), anchors=(6,)):
+    return nn.Detector(chain, taps, anchors, (), 3, separable=True, **drawn())
+
+
+def stem():
+    return nn.Sequential(stem=nn.ConvBNAct(3, 4, 3, **drawn()))
+
+
 ERRORS = {
-    "no such path": (lambda: detector(("blocks.9",)), r"taps must be paths of .* the backbone, got \('blocks.9',\)"),
+    "in a part that resizes": (
+        lambda: around(nn.ResizedToInput(a=nn.ReLU(), b=nn.ReLU()), "part.b"),
+        "part must be a chain of layers such as a Sequential; a map inside ResizedToInput cannot be tapped",
+    ),
+    "in a part that scales": (
+        lambda: around(nn.SqueezeExcite(4, 2, **drawn()), "part.reduce"),
+        "part must be a chain of layers .* SqueezeExcite cannot be tapped",
+    ),
+    "in branches": (lambda: around(nn.Concat(a=nn.ReLU()), "part.a"), "part must be a chain .* inside Concat cannot"),
+    "a backbone of branches": (lambda: on(nn.Concat(a=nn.ReLU())), "the backbone must be a chain of layers"),
+    "a backbone that resizes": (lambda: on(nn.ResizedToInput(stem())), "the backbone must be a chain of layers"),
+    "a backbone that adds": (lambda: on(nn.Residual(nn.ReLU())), "the backbone adds its input to its output"),
+    "no backbone": (lambda: on(None), "the backbone must be a chain of layers"),
+    "a backbone without weights": (lambda: on(nn.Sequential(nn.ReLU())), "the backbone has no layer that tells"),
+    "a classifier": (
+        lambda: on(nn.Sequential(stem=stem(), pool=nn.GlobalAvgPool())),
+        r"backbone.pool: a map must be an image \(H, W, C\), got the shape \(4,\)",
+    ),
+    "two levels down": (
+        lambda: around(nn.Sequential(block=stem()), "part.block.stem"),
+        r"taps must be paths of layers of the backbone's chain, or of a chain in it, each once, got .'part.block.stem'",
+    ),
+    "a tap twice": (lambda: detector(("blocks.1", "blocks.1"), (3, 6, 6, 6)), "taps must be paths of .* each once"),
+    "a path alone": (lambda: detector("blocks.1"), "taps must be a list of paths, got 'blocks.1'"),
+    "a number of boxes": (lambda: detector(anchors=6), "anchors must be a list of integers, got 6"),
+    "a number of maps": (lambda: detector(extras=8), "extras must be a list of integers, got 8"),
+    "a word": (lambda: detector(separable="no"), "separable must be True or False, got 'no'"),
+    "a word for a predictor": (
+        lambda: nn.Predictor(3, 2, 5, separable="no", **drawn()),
+        "separable must be True or False, got 'no'",
+    ),
+    "a single image": (
+        lambda: nn.Predictor(3, 2, 5, separable=False, **drawn())(images(4, 4, 3)),
+        r"Predictor: x must have the shape \(N, H, W, C\), got \(4, 4, 3\)",
+    ),
+    "no such path": (lambda: detector(("blocks.9",)), r"taps must be paths of .* the backbone.*, got \('blocks.9',\)"),
     "no such layer": (lambda: detector(("blocks.2.filter",)), "taps must be paths of layers"),
     "in a residual": (
         lambda: detector(("blocks.0.depthwise",)),
@@ -183,7 +260,7 @@ ERRORS = {
     ),
     "no boxes": (lambda: detector(anchors=(3, 6, 0)), "anchors must be at least 1, got 0"),
     "no classes": (lambda: detector(num_classes=0), "num_classes must be at least 1, got 0"),
-    "no channels": (lambda: detector(extras=(0,)), "C_out must be at least 1, got 0"),
+    "no channels": (lambda: detector(extras=(0,)), "extras must be at least 1, got 0"),
     "all dropped": (lambda: detector(dropout=1.0), "rate must be at least 0 and below 1, got 1.0"),
 }
 

@@ -116,13 +116,16 @@ def test_initial_weights_keep_the_energy_of_what_comes_in(kernel, batch_norm):
 @pytest.mark.parametrize(
     "settings, message",
     [
+        ({"pool": ["avg"]}, r'Inception: pool must be "avg" or "max", got'),
+        ({"batch_norm": "off"}, "batch_norm must be True or False, got 'off'"),
+        ({"activation": None}, "activation must be .*, got None"),
         ({"pool": "mean"}, 'Inception: pool must be "avg" or "max", got \'mean\''),
         ({"stride": 2}, "Inception: a module with a stride has no 1x1 branch"),
         ({"conv1x1": -1}, "Inception: conv1x1 must be at least 0, got -1"),
         ({"conv3x3": (0, 4)}, "Inception: conv3x3 must be at least 1, got 0"),
         ({"double3x3": (2, 5, 5)}, "Inception: double3x3 must be an integer or a pair"),
         ({"projection": 2.5}, "Inception: projection must be an integer, got 2.5"),
-        ({"activation": "tanh"}, "activation must be one of .*sigmoid"),
+        ({"activation": "tanh"}, "activation must be .*sigmoid"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -325,8 +325,8 @@ BAD = {
     "pool size": (lambda: nn.MaxPool2d(0), "size must be at least 1, got 0"),
     "pool padding": (lambda: nn.AvgPool2d(2, padding="SAME"), "AvgPool2d: padding must be .* got 'SAME'"),
     "batch norm channels": (lambda: nn.BatchNorm(0), "C must be at least 1, got 0"),
-    "decay": (lambda: nn.BatchNorm(3, decay=1), r"BatchNorm: decay .* must be in \[0, 1\), got 1"),
-    "eps": (lambda: nn.BatchNorm(3, eps=-1e-3), "BatchNorm: eps must not be negative, got -0.001"),
+    "decay": (lambda: nn.BatchNorm(3, decay=1), "BatchNorm: decay .* must be at least 0 and below 1, got 1"),
+    "eps": (lambda: nn.BatchNorm(3, eps=-1e-3), "BatchNorm: eps must be at least 0, got -0.001"),
     "conv activation": (
         lambda: nn.Conv2d(3, 4, 3, activation="sigmoid", rng=RNG),
         'Conv2d: activation must be "relu", "relu6", "swish" or None, got .sigmoid.',
@@ -341,6 +341,16 @@ BAD = {
     ),
     "rate": (lambda: nn.Dropout(1, rng=RNG), "Dropout: rate must be at least 0 and below 1, got 1"),
     "survival": (lambda: nn.DropPath(0, rng=RNG), "DropPath: survival_prob must be above 0 and at most 1, got 0"),
+    "no rate": (lambda: nn.Dropout("x", rng=RNG), "Dropout: rate must be a finite number, got 'x'"),
+    "no decay": (lambda: nn.BatchNorm(3, decay=None), "BatchNorm: decay .* must be a finite number, got None"),
+    "nan": (lambda: nn.BatchNorm(3, eps=np.nan), "BatchNorm: eps must be a finite number, got nan"),
+    "bias": (lambda: nn.Conv2d(3, 4, 3, bias="no", rng=RNG), "bias must be True or False, got 'no'"),
+    "depthwise bias": (lambda: nn.DepthwiseConv2d(3, 3, bias=0, rng=RNG), "bias must be True or False, got 0"),
+    "linear bias": (lambda: nn.Linear(3, 4, bias="no", rng=RNG), "bias must be True or False, got 'no'"),
+    "weight decay": (lambda: nn.DepthwiseConv2d(3, 3, decay=0.1, rng=RNG), "decay must be True or False, got 0.1"),
+    "corners": (lambda: nn.ResizeBilinear(3, align_corners="no"), "align_corners must be True or False, got 'no'"),
+    "dtype": (lambda: nn.Conv2d(3, 4, 3, rng=RNG, dtype="int8"), "dtype must be float32 or float64, got 'int8'"),
+    "dtype of batch norm": (lambda: nn.BatchNorm(3, dtype=None), "dtype must be float32 or float64, got None"),
     "window": (lambda: nn.LocalResponseNorm(size=4), "LocalResponseNorm: size must be odd"),
     "resize": (lambda: nn.ResizeBilinear((3, 0)), "size must be at least 1, got 0"),
 }
@@ -404,3 +414,13 @@ def test_a_single_line_of_pixels_cannot_be_halved(layer, H, W):
     for training in (True, False):
         with pytest.raises(ValueError, match=message):
             layer(np.ones((2, H, W, 3), np.float32), training)
+
+
+@pytest.mark.parametrize("case", ["Conv2d", "DepthwiseConv2d", "MaxPool2d", "AvgPool2d", "Flatten"])
+def test_what_is_no_array_of_images_is_told_before_its_size(case):
+    layer, _ = make(case)
+    with pytest.raises(ValueError, match=f"^{type(layer).__name__}: x must be a NumPy array, got list; use np.asarray"):
+        layer([[1.0]])
+    if case != "Flatten":
+        with pytest.raises(ValueError, match=r": x must have the shape \(N, H, W, C\), got \(28, 28, 1\)"):
+            layer(np.zeros((28, 28, 1)))

@@ -214,6 +214,12 @@ def test_folding_an_mbconv_gives_the_same_outputs(settings):
     assert all(getattr(part, "cache", None) is None for _, part in folded.named_modules())
 
 
+def test_the_squeeze_is_rounded_down():
+    """``int(0.25 C_in)`` of the input channels, and at least one number."""
+    squeezed = {C: made(nn.MBConv, C, 4, t=2).squeeze_excite.reduce.C_out for C in (3, 7, 8, 11)}
+    assert squeezed == {3: 1, 7: 1, 8: 2, 11: 2}
+
+
 def test_every_batch_norm_gets_the_settings():
     module = made(nn.MBConv, 3, 4, bn_decay=0.75, bn_eps=0.125)
     found = [part for _, part in module.named_modules() if isinstance(part, nn.BatchNorm)]
@@ -228,7 +234,7 @@ def test_every_batch_norm_gets_the_settings():
         ({"squeeze_ratio": 0}, "squeeze_ratio must be a finite number above 0, got 0"),
         ({"survival_prob": 0}, "survival_prob must be above 0 and at most 1, got 0"),
         ({"survival_prob": 1.5, "stride": 2}, "survival_prob must be above 0 and at most 1, got 1.5"),
-        ({"activation": "tanh"}, r"activation must be one of .*swish.* got 'tanh'"),
+        ({"activation": "tanh"}, r"activation must be .*swish.* got 'tanh'"),
         ({"stride": 0}, "stride must be at least 1, got 0"),
     ],
 )

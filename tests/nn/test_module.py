@@ -283,6 +283,13 @@ def test_residual_with_a_module_on_the_shortcut():
     assert [path for path, _ in traced(net, (3, 2, 3))] == ["0", "1", "shortcut"]
 
 
+def test_an_error_in_the_shortcut_names_it():
+    net = nn.Residual(conv(3, 4), shortcut=nn.Sequential(conv=conv(5, 4)))
+    for call in (lambda: net(np.zeros((2, 3, 2, 3))), lambda: traced(net, (3, 2, 3))):
+        with pytest.raises(ValueError, match=r"^shortcut: conv: "):
+            call()
+
+
 @pytest.mark.parametrize("settings", [{}, {"shortcut": conv(3, 5)}])
 def test_residual_needs_equal_shapes(settings):
     net = nn.Residual(conv(3, 4), **settings)

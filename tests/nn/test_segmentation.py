@@ -108,6 +108,8 @@ def test_batch_norm_is_folded_inside(case):
 
 @pytest.mark.parametrize("settings, message", [
     ({"rates": (6, 0)}, "rates must be at least 1, got 0"),
+    ({"rates": 5}, "rates must be a list of integers, got 5"),
+    ({"rates": None}, "rates must be a list of integers, got None"),
     ({"rates": (2.5,)}, "rates must be an integer, got 2.5"),
     ({"C_out": 0}, "must be at least 1, got 0"),
 ])  # fmt: skip

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -346,13 +347,16 @@ def numbered(theirs):
 
 def test_the_alphabetical_order_of_safetensors_is_not_taken_for_the_forward_order(tmp_path):
     """The library sorts features.10 before features.2; with the shapes alike, nobody would notice."""
-    model, other = net(1), net(2)
+    model = net(1)
     theirs = contiguous(torch_dict(model))
+    in_file_order = {name: theirs[name] for name in sorted(theirs)}
+    assert list(in_file_order) != list(theirs)
     save_file(theirs, tmp_path / "theirs.safetensors")
-    with pytest.raises(ValueError):
-        from_torch({name: theirs[name] for name in sorted(theirs)}, other)
-    other.load_state_dict(tmp_path / "theirs.safetensors")
-    assert_same_state(other, model)
+    np.savez(tmp_path / "theirs.npz", **in_file_order)  # as somebody converts the one file to the other
+    for state in (tmp_path / "theirs.safetensors", tmp_path / "theirs.npz", from_torch(in_file_order, net(2))):
+        other = net(2)
+        other.load_state_dict(state)
+        assert_same_state(other, model)
 
 
 def test_nor_is_it_where_each_dtype_is_sorted_by_itself(tmp_path):
@@ -385,20 +389,100 @@ def test_a_safetensors_file_in_another_order_is_trusted(tmp_path):
     assert_same_state(other, model)
 
 
-def test_names_that_tell_no_order_are_refused_and_can_be_put_in_order_by_hand(tmp_path):
+def renamed(theirs, rename):
+    """Return a PyTorch state dict with other names of the layers: ``rename(number of the layer) -> name``."""
+    return {f"{rename(k)}.{last}": array for k, last, array in numbered(theirs)}
+
+
+@pytest.mark.parametrize("last", ["classifier", "fc", "head.1", "z"])
+def test_words_are_put_in_the_order_in_which_the_shapes_fit(last, tmp_path):
+    """As in most networks that were published: features and a classifier, which is sorted before them."""
     model, other = net(1), net(2)
-    theirs = {name.replace("features.20", "classifier"): array for name, array in torch_dict(model).items()}
+    theirs = torch_dict(model)
+    final = max(k for k, _, _ in numbered(theirs))
+    theirs = renamed(theirs, lambda k: last if k == final else f"features.{k}")
     save_file(contiguous(theirs), tmp_path / "theirs.safetensors")
-    before = other.state_dict()
-    with pytest.raises(ValueError) as error:
-        other.load_state_dict(tmp_path / "theirs.safetensors")
-    lines = str(error.value).splitlines()
-    assert lines[0].startswith(f"{tmp_path / 'theirs.safetensors'}: these weights do not fit")
-    assert "another shape: classifier.weight (4, 16) does not become stem.conv.w (3, 3, 1, 8)" in lines[1]
-    assert "give checkpoint.from_torch a dict that is in order" in lines[-1]
-    fakes.assert_same_bits(other.state_dict(), before)
-    other.load_state_dict(from_torch({name: theirs[name] for name in theirs}, other))
+    other.load_state_dict(tmp_path / "theirs.safetensors")
     assert_same_state(other, model)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0", "mobilenet_v1"])
+def test_the_names_of_well_known_networks_are_put_in_order(name, tmp_path):
+    """Convolutions and batch norms by name, one block after the other, and words that sort the wrong way."""
+    model, other = (randomize(models.build(name, width_mult=0.25, num_classes=5), seed) for seed in (1, 2))
+    theirs = {}
+    for path, module in model.named_modules():
+        if hasattr(module, "w") or module.running:
+            theirs |= {f"{well_known(name, path)}.{key}": array for key, array in torch_arrays(module).items()}
+    assert list(theirs) != sorted(theirs)
+    save_file(contiguous(theirs), tmp_path / "theirs.safetensors")
+    other.load_state_dict(tmp_path / "theirs.safetensors")
+    assert_same_state(other, model)
+
+
+def well_known(network, path):
+    """Return the name that a layer has in the usual PyTorch code."""
+    parts = path.split(".")
+    if network == "resnet50":  # layer1.0.conv1, layer1.0.bn1, layer1.0.downsample.0, fc
+        names = {"reduce": "conv1", "conv": "conv2", "restore": "conv3"}
+        names |= {"reduce_bn": "bn1", "conv_bn": "bn2", "restore_bn": "bn3"}
+        if parts[0] != "stages":
+            return {"stem.0.conv": "conv1", "stem.0.bn": "bn1", "classifier": "fc"}[path]
+        if "shortcut" in parts:
+            return f"layer{int(parts[1]) + 1}.{parts[2]}.downsample.{int(parts[-1] == 'bn')}"
+        return f"layer{int(parts[1]) + 1}.{parts[2]}.{names[parts[-1]]}"
+    if network == "efficientnet_b0":  # conv_stem, bn1, blocks.3.conv_pw, blocks.3.se.conv_reduce, conv_head, bn2
+        outside = {"stem.conv": "conv_stem", "stem.bn": "bn1", "head.conv": "conv_head", "head.bn": "bn2"}
+        inside = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+        inside |= {"expand_bn": "bn1", "depthwise_bn": "bn2", "project_bn": "bn3"}
+        inside |= {"squeeze_excite.reduce": "se.conv_reduce", "squeeze_excite.expand": "se.conv_expand"}
+        return outside.get(path) or f"blocks.{parts[1]}.{inside['.'.join(parts[2:])]}" if len(parts) > 1 else path
+    return "fc" if path == "classifier" else f"model.{path}"
+
+
+def test_layers_that_fit_in_more_than_one_order_are_refused(tmp_path):
+    """With words alone in their names, two batch norms of equal shape could be swapped, and nobody would notice."""
+    chained = {f"{chr(ord('a') + k)}{'x' * k}.{last}": array for k, last, array in numbered(theirs_of_equal_layers())}
+    save_file(contiguous(chained), tmp_path / "theirs.safetensors")
+    equal = nn.Sequential(*[layer(nn.Linear, 3, 3) for _ in range(3)])
+    before = equal.state_dict()
+    with pytest.raises(ValueError, match=r"theirs\.safetensors: .*more than one order: \w+ may come before or after"):
+        equal.load_state_dict(tmp_path / "theirs.safetensors")
+    fakes.assert_same_bits(equal.state_dict(), before)
+    equal.load_state_dict(from_torch(chained, equal))  # a dict in its own order is taken at its word
+
+
+def test_of_another_number_of_classes_nothing_else_is_told(tmp_path):
+    theirs = torch_dict(net(1, num_classes=5))
+    final = max(k for k, _, _ in numbered(theirs))
+    theirs = renamed(theirs, lambda k: "classifier" if k == final else f"features.{k}")
+    save_file(contiguous(theirs), tmp_path / "five.safetensors")
+    with pytest.raises(ValueError, match=r"five\.safetensors: these weights do not fit") as error:
+        net(2).load_state_dict(tmp_path / "five.safetensors")
+    _, *lines = str(error.value).splitlines()
+    assert len(lines) == 2  # weight and bias
+    assert "classifier.weight (5, 16) does not become classifier.w (16, 4)" in lines[0]
+
+
+def test_what_torch_save_wrote_is_no_npz_file(tmp_path):
+    """It is a zip file too, and its members are of another kind."""
+    with zipfile.ZipFile(tmp_path / "weights.npz", "w") as archive:
+        archive.writestr("v2/data.pkl", b"\x80\x02}q\x00.")
+        archive.writestr("v2/data/0", bytes(64))
+    with pytest.raises(ValueError, match=r"weights\.npz is damaged .*v2/data\.pkl in it is no array; torch\.save"):
+        net(1).load_state_dict(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_file_without_arrays_is_refused(suffix, tmp_path):
+    path = tmp_path / f"empty{suffix}"
+    save_file({}, path) if suffix == ".safetensors" else np.savez(path)
+    with pytest.raises(ValueError, match=r"empty\.\w+ holds no arrays"):
+        net(1).load_state_dict(path)
+
+
+def theirs_of_equal_layers():
+    return torch_dict(randomize(nn.Sequential(*[layer(nn.Linear, 3, 3) for _ in range(3)]), 4), "f.{}")
 
 
 def test_a_checkpoint_gives_the_weights_that_load_model_takes(tmp_path):
@@ -513,8 +597,10 @@ def squeezing(C_classes):
 NETWORKS = {
     "V1": lambda: models.mobilenet_v1(7, width_mult=0.25, **AS_IN_TORCH),
     "V2": lambda: models.mobilenet_v2(7, width_mult=0.35, **AS_IN_TORCH),
+    "Tiny": lambda: models.mobilenet_v2(7, table=[(1, 8, 1, 1), (3, 8, 2, 2)], stem=8, head=16, **AS_IN_TORCH),
     "Squeezing": lambda: squeezing(7),
 }
+KEPT = Path(__file__).with_name("torch_files")
 
 
 @pytest.fixture(scope="module")
@@ -526,20 +612,30 @@ def torch_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_weights_of_pytorch_give_its_logits(name, suffix, torch_folder):
+def check_logits(name, suffix, folder):
     model = NETWORKS[name]()
-    model.load_state_dict(torch_folder / f"{name}{suffix}")
-    with np.load(torch_folder / f"{name}.run.npz", allow_pickle=False) as run:
+    model.load_state_dict(folder / f"{name}{suffix}")
+    with np.load(folder / f"{name}.run.npz", allow_pickle=False) as run:
         x, logits = run["x"], run["logits"]
     assert np.ptp(logits, axis=0).max() > 0.1  # they depend on the images
     np.testing.assert_allclose(model(x), logits, rtol=0, atol=1e-4)
     np.testing.assert_allclose(nn.fold_batch_norm(model)(x), logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("name", ["Tiny", "Squeezing"])
+def test_weights_that_pytorch_wrote_give_its_logits(name, suffix):
+    check_logits(name, suffix, KEPT)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_of_pytorch_give_its_logits(name, suffix, torch_folder):
+    check_logits(name, suffix, torch_folder)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_a_bfloat16_file_of_pytorch_is_refused(torch_folder):
-    with pytest.raises(ValueError, match=r"bfloat16\.safetensors.*top\.weight is BF16"):
+    with pytest.raises(ValueError, match=r"bfloat16\.safetensors.*classifier\.weight is BF16"):
         squeezing(7).load_state_dict(torch_folder / "bfloat16.safetensors")

@@ -1,7 +1,8 @@
 """Networks of our own in PyTorch, with random weights and statistics: ``python .../torch_networks.py FOLDER``.
 
 For each network it writes what PyTorch's users would: NAME.safetensors and NAME.npz; and NAME.run.npz with images and
-the logits for them. ``test_weights.py`` runs it with a Python that has torch.
+the logits for them. ``test_weights.py`` runs it with a Python that has torch. What it wrote for the two small networks
+with PyTorch 2.13 is kept in ``torch_files/``, so that every run of the tests compares with PyTorch.
 """
 
 import sys
@@ -31,10 +32,10 @@ class V1(nn.Module):
             filtering = conv_bn(C, C, 3, nn.ReLU, stride=stride, groups=C)
             blocks.append(nn.Sequential(filtering, conv_bn(C, C_out, 1, nn.ReLU)))
             C = C_out
-        self.features, self.top = nn.Sequential(*blocks), nn.Linear(C, CLASSES)
+        self.features, self.classifier = nn.Sequential(*blocks), nn.Linear(C, CLASSES)
 
     def forward(self, x):
-        return self.top(self.features(x).mean((2, 3)))
+        return self.classifier(self.features(x).mean((2, 3)))
 
 
 class Inverted(nn.Module):
@@ -53,22 +54,30 @@ class Inverted(nn.Module):
 
 
 class V2(nn.Module):
-    """MobileNetV2 at width 0.35, with a 1x1 convolution for a classifier."""
+    """MobileNetV2 at width 0.35, with a 1x1 convolution for a classifier, whose name sorts before ``features``."""
 
+    STEM, HEAD = 16, 1280
     TABLE = ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 3, 2), (6, 24, 4, 2), (6, 32, 3, 1), (6, 56, 3, 2), (6, 112, 1, 1))
 
     def __init__(self):
         super().__init__()
-        C, blocks = 16, [conv_bn(3, 16, 3, nn.ReLU6, stride=2)]
+        C, blocks = self.STEM, [conv_bn(3, self.STEM, 3, nn.ReLU6, stride=2)]
         for t, c, n, s in self.TABLE:
             for k in range(n):
                 blocks.append(Inverted(C, c, t, s if k == 0 else 1))
                 C = c
-        blocks.append(conv_bn(C, 1280, 1, nn.ReLU6))
-        self.features, self.top = nn.Sequential(*blocks), nn.Conv2d(1280, CLASSES, 1)
+        blocks.append(conv_bn(C, self.HEAD, 1, nn.ReLU6))
+        self.features, self.classifier = nn.Sequential(*blocks), nn.Conv2d(self.HEAD, CLASSES, 1)
 
     def forward(self, x):
-        return self.top(self.features(x).mean((2, 3), keepdim=True)).flatten(1)
+        return self.classifier(self.features(x).mean((2, 3), keepdim=True)).flatten(1)
+
+
+class Tiny(V2):
+    """The same with three blocks and few channels: small enough to be kept beside the tests."""
+
+    STEM, HEAD = 8, 16
+    TABLE = ((1, 8, 1, 1), (3, 8, 2, 2))
 
 
 class SqueezeExcite(nn.Module):
@@ -97,10 +106,10 @@ class Squeezing(nn.Module):
             conv_bn(16, 24, 1, None),
             nn.Conv2d(24, 10, (3, 1), padding=(1, 0)),
         )
-        self.top = nn.Linear(10, CLASSES, bias=False)
+        self.classifier = nn.Linear(10, CLASSES, bias=False)
 
     def forward(self, x):
-        return self.top(self.layers(x).mean((2, 3)))
+        return self.classifier(self.layers(x).mean((2, 3)))
 
 
 def randomize(model):
@@ -109,20 +118,20 @@ def randomize(model):
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
-    nn.init.normal_(model.top.weight, std=0.3)
+    nn.init.normal_(model.classifier.weight, std=0.3)
     with torch.no_grad():
         for _ in range(30):
-            model.train()(torch.randn(8, 3, 64, 64) + 0.3)
+            model.train()(torch.randn(8, 3, 32, 32) + 0.3)
 
 
 def main(folder):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for network in (V1, V2, Squeezing):
+    for network in (V1, V2, Tiny, Squeezing):
         model = network()
         randomize(model)
         model.eval()
-        x = torch.randn(2, 3, 64, 64) + 2 * torch.randn(2, 3, 1, 1)  # two images that differ in the mean, too
+        x = torch.randn(2, 3, 32, 32) + 2 * torch.randn(2, 3, 1, 1)  # two images that differ in the mean, too
         with torch.no_grad():
             logits = model(x)
         state, path = model.state_dict(), folder / network.__name__

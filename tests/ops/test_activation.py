@@ -105,6 +105,15 @@ def test_complex_steps_agree_with_the_backward_also_far_from_zero(op):
     assert_close("dx", getattr(ops, f"{op}_backward")(np.ones_like(x), cache), y.imag / 1e-30, 1e-12)
 
 
+@pytest.mark.parametrize("op", ACTIVATIONS)
+def test_a_complex_gradient_keeps_both_parts(op, rng):
+    """The backward is linear in dy."""
+    x, (a, b) = rng.uniform(-3, 7, 20), rng.standard_normal((2, 20))
+    _, cache = getattr(ops, f"{op}_forward")(x)
+    backward = getattr(ops, f"{op}_backward")
+    assert_close("dx", backward(a + 1j * b, cache), backward(a, cache) + 1j * backward(b, cache), 1e-15)
+
+
 @given(seeds, st.integers(1, 50))
 def test_identities(seed, n):
     x = np.random.default_rng(seed).uniform(-20, 20, n)

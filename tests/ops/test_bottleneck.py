@@ -192,7 +192,7 @@ MISUSES = {
     },
     r"bottleneck: expand.gamma must have the shape \(12,\), got \(1,\)": {"gamma": np.ones(1)},
     r"bottleneck: decay \(the weight of the old statistic\) must be from 0 to 1, got 2": {"decay": 2},
-    r"bottleneck: training needs at least 2 values a channel, x \(1, 6, 7, 4\) leaves one": {
+    r"bottleneck: training needs at least 2 values a channel, x \(1, 6, 7, 4\) leaves one; use a larger batch": {
         "N": 1,
         "settings": {"stride": 7},
     },

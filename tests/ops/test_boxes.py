@@ -50,9 +50,16 @@ def test_pixels_come_row_by_row():
         ({"map_sizes": []}, "map_sizes must hold the size of at least one map"),
         ({"map_sizes": [4, 0]}, "map_sizes must be at least 1, got 0"),
         ({"map_sizes": [(4, 4, 4)]}, "map_sizes must be an integer or a pair"),
-        ({"map_sizes": [4], "scales": (0, 0.9)}, r"scales and aspect ratios must be above 0, got \(0, 0.9\)"),
-        ({"map_sizes": [4], "aspect_ratios": (1, -2)}, r"above 0, got .*\(1, -2\)"),
-        ({"map_sizes": [4], "smallest": 0.0}, "above 0, got .* and 0.0"),
+        ({"map_sizes": [4], "scales": (0, 0.9)}, "scales must be above 0, got 0"),
+        ({"map_sizes": [4], "aspect_ratios": (1, -2)}, "aspect_ratios must be above 0, got -2"),
+        ({"map_sizes": 4}, "map_sizes must be a list of sizes, got 4"),
+        ({"map_sizes": [4], "scales": 0.2}, "scales must be a list of numbers, got 0.2"),
+        ({"map_sizes": [4], "scales": (0.2,)}, r"scales must be two numbers, .*, got \[0.2\]"),
+        ({"map_sizes": [4], "scales": (0.2, np.nan)}, "scales must be a finite number, got nan"),
+        ({"map_sizes": [4], "aspect_ratios": 2}, "aspect_ratios must be a list of numbers, got 2"),
+        ({"map_sizes": [4], "aspect_ratios": (1, np.nan)}, "aspect_ratios must be a finite number, got nan"),
+        ({"map_sizes": [4], "smallest": "x"}, "smallest must be a finite number, got 'x'"),
+        ({"map_sizes": [4], "smallest": 0.0}, "smallest must be above 0, got 0.0"),
     ],
 )
 def test_default_boxes_refuse(arguments, message):
@@ -185,6 +192,16 @@ def test_among_equal_scores_the_first_box_comes_first():
     assert kept.tolist() == [*range(1, 200, 2), *range(0, 200, 2)]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int64, np.int8, np.float32])
+def test_scores_may_have_any_dtype(dtype):
+    """Of unsigned integers, minus 1 is the largest."""
+    scores = np.array([0, 3, 1, 2], dtype)
+    assert boxes.non_max_suppression(in_a_row(0, 2, 4, 6), scores).tolist() == [1, 3, 2, 0]
+    assert boxes.non_max_suppression(in_a_row(0, 2), np.array([False, True])).tolist() == [1, 0]
+    lowest = np.array([np.iinfo(np.int64).min, 0])
+    assert boxes.non_max_suppression(in_a_row(0, 2), lowest).tolist() == [1, 0]
+
+
 def test_suppression_equals_the_loops(rng):
     found, scores = drawn(rng, 40), rng.permutation(40) / 40
     for threshold in (0.0, 0.2, 0.5):
@@ -209,7 +226,23 @@ MISUSES = {
     "an anchor without an area": (lambda: boxes.decode_boxes(FOUR, np.zeros(4)), "of anchors must be above 0"),
     "a code of three": (lambda: boxes.decode_boxes(np.zeros(3), FOUR), r"code must have the shape \(..., 4\)"),
     "a threshold in percent": (lambda: boxes.match_boxes(FOUR, LIST, threshold=50), "threshold .* got 50"),
-    "fewer scores": (lambda: boxes.non_max_suppression(FOUR, np.ones(2)), r"scores must have the shape \(3,\).*\(2,\)"),
+    "fewer scores": (lambda: boxes.non_max_suppression(FOUR, np.ones(2)), r"have the shape \(3,\), got \(2,\)"),
+    "a word for a score": (
+        lambda: boxes.non_max_suppression(FOUR, np.array(["a", "b", "c"])),
+        "scores must hold real numbers, got dtype <U1",
+    ),
+    "complex boxes": (lambda: boxes.box_iou(FOUR + 0j, FOUR), "a must hold real numbers, got dtype complex128"),
+    "other anchors": (
+        lambda: boxes.encode_boxes(FOUR, LIST),
+        r"boxes: boxes \(3, 4\) and anchors \(2, 4\) do not fit together",
+    ),
+    "a code for others": (
+        lambda: boxes.decode_boxes(FOUR, LIST),
+        r"boxes: code \(3, 4\) and anchors \(2, 4\) do not fit together",
+    ),
+    "two factors": (lambda: boxes.encode_boxes(FOUR, FOUR, scale=(10, 5)), r"scale must be four numbers, .*\(10, 5\)"),
+    "one factor": (lambda: boxes.decode_boxes(FOUR, FOUR, scale=10), "scale must be a list of numbers, got 10"),
+    "a threshold that is none": (lambda: boxes.match_boxes(FOUR, LIST, threshold="x"), "threshold must be a finite"),
     "no score": (lambda: boxes.non_max_suppression(FOUR, np.full(3, np.nan)), "scores hold a NaN"),
     "keep none": (lambda: boxes.non_max_suppression(FOUR, np.ones(3), limit=0), "limit must be at least 1, got 0"),
 }

@@ -78,3 +78,13 @@ def test_misuse_is_named(misuse):
         assert words in str(error.value)
     with pytest.raises(ValueError, match=r"channel_scale: s must hold floating-point numbers, got dtype int64"):
         ops.channel_scale_forward(np.zeros((2, 4, 5, 3)), np.zeros((2, 3), int))
+
+
+@pytest.mark.parametrize("x, s, dy", [(np.float64, np.float32, np.float32), (np.complex128, np.float64, np.float64)])
+def test_the_gradients_hold_what_they_are_products_of(x, s, dy):
+    """dx is a product with s, ds one with x: neither is rounded to the dtype of dy."""
+    draw = np.random.default_rng(0).standard_normal
+    x_array = draw((2, 2, 3, 4)).astype(x)
+    _, cache = ops.channel_scale_forward(x_array, draw((2, 4)).astype(s))
+    dx, ds = ops.channel_scale_backward(draw((2, 2, 3, 4)).astype(dy), cache)
+    assert (dx.dtype, ds.dtype) == (np.result_type(dy, s), np.result_type(dy, x))

@@ -1,9 +1,9 @@
 """The building blocks of the papers, as chains of layers.
 
 A block is a :class:`Sequential` (or a :class:`Residual`, where the paper adds the input, or a :class:`Concat` of
-branches), so its forward and backward are those of its layers; only those of detection and segmentation have some of
-their own. ReLU and ReLU6 are applied by the batch norm before them, in the same pass over the images. The keywords that
-all blocks share:
+branches), so its forward and backward are those of its layers. Some have their own: :class:`SqueezeExcite`, the
+:class:`Bottleneck`, which is one op in training, and those of detection and segmentation. ReLU and ReLU6 are applied by
+the batch norm before them, in the same pass over the images. The keywords that all blocks share:
 
 stride, dilation : int
     Of the spatial convolution.

@@ -6,11 +6,12 @@ SSD (Liu et al. 2016, section 2.1, Figure 2), and SSDLite (MobileNetV2, section 
 import numpy as np
 
 from npnets.nn.blocks.conv import ConvBNAct, norm_and_activation
-from npnets.nn.blocks.mobile import DepthwiseSeparable
+from npnets.nn.blocks.mobile import CHAINS, DepthwiseSeparable
 from npnets.nn.layers import Conv2d, DepthwiseConv2d, Dropout, PointwiseConv2d
-from npnets.nn.module import Module, Residual, Sequential, path_in_errors
+from npnets.nn.module import Module, Sequential, path_in_errors
 from npnets.ops import boxes
-from npnets.shapes import integer, pair
+from npnets.ops.checks import check_ndim
+from npnets.shapes import boolean, integer, integers, pair, sequence
 
 CODE = 4
 """Numbers that describe where a box is (see :func:`npnets.ops.boxes.encode_boxes`)."""
@@ -30,7 +31,7 @@ class ExtraMap(Sequential):
         common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
         C = max(integer(C_out, "C_out", 1) // 2, 1)
         reduce = ConvBNAct(C_in, C, 1, **common)
-        if separable:
+        if boolean(separable, "separable"):
             halve = DepthwiseSeparable(C, C_out, stride=2, activation="relu6", decay_depthwise=True, **common)
         else:
             halve = ConvBNAct(C, C_out, 3, stride=2, **common)
@@ -76,6 +77,7 @@ class Predictor(Module):
         self.map_size = None
         self.anchors = integer(anchors, "anchors", 1)
         self.num_classes = integer(num_classes, "num_classes", 1)
+        separable = boolean(separable, "separable")
         weight = {"rng": rng, "dtype": dtype}
         norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}
 
@@ -92,6 +94,7 @@ class Predictor(Module):
         self.score = Sequential(dropout=Dropout(dropout, rng=rng), **layers(num_classes * anchors))
 
     def forward(self, x, training=False):
+        check_ndim("Predictor", x, 4)
         N, H, W, _ = x.shape
         code = self.box(x, training).reshape(N, -1, CODE)  # (N, H, W, 4 a) -> (N, H W a, 4)
         scores = self.score(x, training).reshape(N, -1, self.num_classes)  # (N, H, W, K a) -> (N, H W a, K)
@@ -115,7 +118,10 @@ class Predictor(Module):
 
 
 class DetectionHead(Module):
-    """What a :class:`Detector` adds to its backbone. It only holds the parts; the Detector leads through them."""
+    """What a :class:`Detector` adds to its backbone. It only holds the parts; the Detector leads through them.
+
+    So it has no output of its own, and its observers are never called.
+    """
 
     def __init__(self, extras, predictors):
         super().__init__()
@@ -136,9 +142,11 @@ class Detector(Module):
     Parameters
     ----------
     backbone : Sequential
+        The Detector goes through its chain itself, so it must have no forward of its own.
     taps : tuple of str
         Where else than at its end the backbone has a map: paths of the layers that such a map enters. ``blocks.11`` is
-        the twelfth block; ``blocks.13.depthwise`` is a layer inside a block, which must not be one that adds its input.
+        the twelfth block; ``blocks.13.depthwise`` is a layer inside a block. The Detector goes through that block
+        itself, too, so it must be a chain that does not add its input.
     anchors : tuple of int
         Default boxes a pixel of each map: those of the taps, of the backbone's end, and the extra ones.
     extras : tuple of int
@@ -153,7 +161,8 @@ class Detector(Module):
     Raises
     ------
     ValueError
-        If a tap is not in the backbone, or there are more or fewer maps than ``anchors``.
+        If a tap is not in the backbone or in something else than a chain, if what is tapped is no image, or if there
+        are more or fewer maps than ``anchors``.
     """
 
     kind = "predictions"
@@ -176,9 +185,10 @@ class Detector(Module):
     ):
         super().__init__()
         common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
-        self.backbone, self.taps = backbone, tuple(taps)
+        self.backbone, self.taps = backbone, tuple(sequence(taps, "taps", "paths"))
         self.splits = None
         self.head = DetectionHead([], [])
+        anchors, extras = integers(anchors, "anchors"), integers(extras, "extras")
         channels = [C for _, _, C in self.maps((1 << 12, 1 << 12))]  # the same for any size that is large enough
         if len(anchors) != len(channels) + len(extras):
             raise ValueError(
@@ -195,24 +205,39 @@ class Detector(Module):
     def segments(self):
         """Return the chain from the image to the last map, cut after each map: lists of (path, module)."""
         cut = [[]]
-        for name, part in self.backbone.chain():
-            inside = any(tap.startswith(f"{name}.") for tap in self.taps)
-            if inside and isinstance(part, Residual) and part.adds_input:
-                raise ValueError(f"{name} adds its input to its output; a map inside it cannot be tapped")
-            for path, layer in [(f"{name}.{n}", layer) for n, layer in part.chain()] if inside else [(name, part)]:
+        for name, part in _chain(self.backbone, "the backbone"):
+            for path, layer in _chain(part, name, f"{name}.") if self._is_opened(name) else [(name, part)]:
                 if path in self.taps:
                     cut.append([])
                 cut[-1].append((f"backbone.{path}", layer))
         if len(cut) != len(self.taps) + 1:
-            raise ValueError(f"taps must be paths of layers of the backbone, got {self.taps}")
+            where = "of the backbone's chain, or of a chain in it, each once"
+            raise ValueError(f"taps must be paths of layers {where}, got {self.taps}")
         return cut + [[(f"head.extras.{k}", extra)] for k, extra in enumerate(self.head.extras)]
 
+    def _is_opened(self, name):
+        """Tell whether a part of the backbone is gone through layer by layer, since there is a map inside."""
+        return any(tap.startswith(f"{name}.") for tap in self.taps)
+
+    def _ends(self):
+        """Return path of a layer -> what ends with it and is not called itself: the backbone, and its opened parts."""
+        found = {}
+        for name, part in self.backbone.chain():
+            last = f"backbone.{name}"
+            if self._is_opened(name):
+                last = f"{last}.{part.chain()[-1][0]}"
+                found[last] = [part]
+        found.setdefault(last, []).append(self.backbone)
+        return found
+
     def forward(self, x, training=False):
-        maps = []
+        maps, ends = [], self._ends()
         for segment in self.segments():
             for path, layer in segment:
                 with path_in_errors(path):
                     x = layer(x, training)
+                for part in ends.get(path, ()):
+                    part.show(x)
             maps.append(x)
         predictions = []
         for k, (x, predictor) in enumerate(zip(maps, self.head.predictors)):
@@ -242,13 +267,18 @@ class Detector(Module):
 
     def maps(self, shape, visit=lambda *layer: None, path=""):
         """Return the shape (H, W, C) of each map for images of (H, W, C), or of (H, W) and the usual channels."""
+        segments, found = self.segments(), []
         if len(shape) == 2:
-            shape = *shape, next(part.C_in for _, part in self.backbone.named_modules() if hasattr(part, "C_in"))
-        found = []
-        for segment in self.segments():
+            channels = [part.C_in for _, part in self.backbone.named_modules() if hasattr(part, "C_in")]
+            if not channels:
+                raise ValueError("the backbone has no layer that tells how many channels an image has")
+            shape = *shape, channels[0]
+        for segment in segments:
             for name, layer in segment:
                 with path_in_errors(name):
                     shape = layer.trace(shape, visit, _join(path, name))
+            if len(shape) != 3:
+                raise ValueError(f"{name}: a map must be an image (H, W, C), got the shape {shape}")
             found.append(shape)
         return found
 
@@ -272,6 +302,16 @@ class Detector(Module):
     def split(self, y):
         """Return what ``forward`` returned as codes (N, boxes, 4) and scores (N, boxes, classes)."""
         return y[..., :CODE], y[..., CODE:]
+
+
+def _chain(module, name, path=""):
+    """Return the (path, module) pairs of a chain, or raise ``ValueError`` if a module computes something else."""
+    if getattr(module, "adds_input", False):
+        raise ValueError(f"{name} adds its input to its output; a map inside it cannot be tapped")
+    if not isinstance(module, Sequential) or type(module).forward not in CHAINS:
+        kind = type(module).__name__
+        raise ValueError(f"{name} must be a chain of layers such as a Sequential; a map inside {kind} cannot be tapped")
+    return [(f"{path}{child}", layer) for child, layer in module.chain()]
 
 
 def _join(path, name):

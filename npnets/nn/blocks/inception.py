@@ -4,9 +4,9 @@ import numpy as np
 
 from npnets.nn import init
 from npnets.nn.blocks.conv import ConvAct, ConvBNAct
-from npnets.nn.layers import AvgPool2d, MaxPool2d
+from npnets.nn.layers import ACTIVATIONS, AvgPool2d, MaxPool2d
 from npnets.nn.module import Concat, Parameter, Sequential
-from npnets.shapes import integer, pair
+from npnets.shapes import boolean, choice, integer, pair
 
 POOLS = {"avg": AvgPool2d, "max": MaxPool2d}
 
@@ -41,8 +41,9 @@ def inception_conv(
     init_scale : float
         Factor on the initial weights ("increased initial weights", section 4.3 of the batch-norm paper).
     """
+    choice(activation, "activation", ACTIVATIONS)
     common = {"stride": stride, "activation": activation, "padding": padding, "rng": rng, "dtype": dtype}
-    if batch_norm:
+    if boolean(batch_norm, "batch_norm"):
         unit = ConvBNAct(C_in, C_out, kernel, bn_decay=bn_decay, bn_eps=bn_eps, **common)
     else:
         unit = ConvAct(C_in, C_out, kernel, **common)
@@ -78,8 +79,7 @@ class Inception(Concat):
     def __init__(
         self, C_in, *, conv1x1, conv3x3, double3x3, pool="avg", projection, stride=1, padding="same", **settings
     ):
-        if pool not in tuple(POOLS):
-            raise ValueError(f'Inception: pool must be "avg" or "max", got {pool!r}')
+        choice(pool, "Inception: pool", POOLS)
         if integer(conv1x1, "Inception: conv1x1", 0) and pair(stride, "stride") != (1, 1):
             raise ValueError("Inception: a module with a stride has no 1x1 branch, which would skip pixels unseen")
         settings = settings | {"padding": padding}

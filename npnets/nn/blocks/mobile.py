@@ -7,10 +7,10 @@ import numpy as np
 
 from npnets.nn.blocks.conv import norm_and_activation
 from npnets.nn.layers import BatchNorm, DepthwiseConv2d, PointwiseConv2d
-from npnets.nn.module import Residual
+from npnets.nn.module import Residual, Sequential
 from npnets.ops.bottleneck import ConvNorm, bottleneck_backward, bottleneck_forward
 from npnets.ops.folded import FoldedConv, folded_bottleneck
-from npnets.shapes import integer, pair
+from npnets.shapes import choice, integer, pair
 
 
 class Bottleneck(Residual):
@@ -93,6 +93,10 @@ class Bottleneck(Residual):
         finally:
             for array, old in zip(running, before):
                 array[...] = old
+
+
+CHAINS = (Sequential.forward, Residual.forward, Bottleneck.forward)
+"""The forwards that compute what their layers do one after the other (a Residual adds its input to that)."""
 
 
 def _are_trained_together(convolutions, layers, dtype):
@@ -207,10 +211,8 @@ class InvertedResidual(Bottleneck):
         rng,
         dtype=np.float32,
     ):
-        if bottleneck not in ("linear", "relu6"):
-            raise ValueError(f'bottleneck must be "linear" or "relu6", got {bottleneck!r}')
-        if shortcut not in ("bottleneck", "expansion", "none"):
-            raise ValueError(f'shortcut must be "bottleneck", "expansion" or "none", got {shortcut!r}')
+        choice(bottleneck, "bottleneck", ("linear", "relu6"))
+        choice(shortcut, "shortcut", ("bottleneck", "expansion", "none"))
         expanded = integer(t, "expansion factor t", 1) * C_in
         keeps_shape = pair(stride, "stride") == (1, 1) and C_in == C_out
         norm = {"decay": bn_decay, "eps": bn_eps, "dtype": dtype}

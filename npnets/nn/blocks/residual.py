@@ -5,7 +5,7 @@ import numpy as np
 from npnets.nn.blocks.conv import ConvBNAct, convolution
 from npnets.nn.layers import BatchNorm, MaxPool2d, ReLU
 from npnets.nn.module import Residual, Sequential
-from npnets.shapes import integer, pair
+from npnets.shapes import choice, integer, pair
 
 EXPANSION = 4
 """How many times as many channels the last convolution of a block has as the other two (He et al. 2016, Table 1)."""
@@ -47,8 +47,7 @@ class ResidualBottleneck(Sequential):
         rng,
         dtype=np.float32,
     ):
-        if stride_in not in STRIDE_IN:
-            raise ValueError(f'stride_in must be "3x3" or "1x1", got {stride_in!r}')
+        choice(stride_in, "stride_in", STRIDE_IN)
         C_in, C, stride = integer(C_in, "C_in", 1), integer(C, "C", 1), pair(stride, "stride")
         C_out = EXPANSION * C
         in_1x1, in_3x3 = (stride, 1) if stride_in == "1x1" else (1, stride)

@@ -6,7 +6,7 @@ from npnets import ops
 from npnets.nn.blocks.conv import ConvBNAct
 from npnets.nn.layers import GlobalAvgPool
 from npnets.nn.module import Concat, Sequential
-from npnets.shapes import integer
+from npnets.shapes import integers
 
 
 class ResizedToInput(Sequential):
@@ -84,10 +84,11 @@ class ASPP(Sequential):
     def __init__(self, C_in, C_out, rates, *, padding="same", bn_decay=0.99, bn_eps=1e-3, rng, dtype=np.float32):
         common = {"padding": padding, "bn_decay": bn_decay, "bn_eps": bn_eps, "rng": rng, "dtype": dtype}
         relu = {"activation": "relu", **common}
+        rates = integers(rates, "rates")
         branches = {
             "image_pooling": ImagePooling(C_in, C_out, **common),
             "pointwise": ConvBNAct(C_in, C_out, 1, **relu),
-            "atrous": [ConvBNAct(C_in, C_out, 3, dilation=integer(r, "rates", 1), **relu) for r in rates],
+            "atrous": [ConvBNAct(C_in, C_out, 3, dilation=rate, **relu) for rate in rates],
         }
         project = ConvBNAct((2 + len(branches["atrous"])) * C_out, C_out, 1, **relu)
         super().__init__(branches=Concat(**branches), project=project)
