@@ -36,7 +36,10 @@ In reading order
 ``checkpoint``      save and resume, bit for bit
 ``plots``           the figures
 ``course``          exercises that check themselves, for the notebooks
+``course_map``      every equation, table and figure, and where it is in the code and the course
+``notebooks``       open the notebooks, run them, hand them out without solutions
 ``runs``            a training in a folder: its settings and files
+``experiments``     the papers' experiments, run again and recorded
 ``benchmarks``      speed and memory beside other libraries
 ``cli``             ``python -m npnets``
 =================== ===================================================================================
@@ -53,8 +56,8 @@ __version__ = "0.1.0"
 
 # Imported when first asked for, so that `import npnets` stays quick: they bring tqdm, matplotlib and others along.
 _LATER = (
-    "augment", "benchmarks", "checkpoint", "cli", "course", "datasets", "gradcheck", "latency", "parallel", "plots",
-    "probes", "profiling", "reference", "runs", "shapes", "training",
+    "augment", "benchmarks", "checkpoint", "cli", "course", "course_map", "datasets", "experiments", "gradcheck",
+    "latency", "notebooks", "parallel", "plots", "probes", "profiling", "reference", "runs", "shapes", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "cost", "models", "nn", "ops", "optim", "threads", *_LATER]

@@ -44,9 +44,20 @@ def write(path, arrays, numbers):
     _write_npz(path, arrays | {"json": np.array(text)})
 
 
-def _write_npz(path, arrays):
+def write_arrays(path, arrays):
+    """Write arrays by name into a compressed ``.npz`` atomically; ``nn.weights.read_npz`` reads it.
+
+    Raises
+    ------
+    OSError
+        As :func:`write`.
+    """
+    _write_npz(path, arrays, np.savez_compressed)
+
+
+def _write_npz(path, arrays, save=np.savez):
     archive = io.BytesIO()  # whole in memory first: on a full disk, NumPy 1.26 would not close a half-written one
-    np.savez(archive, **arrays)
+    save(archive, **arrays)
     with replacing(path) as file:
         file.write(archive.getbuffer())
 

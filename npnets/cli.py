@@ -1,4 +1,4 @@
-"""``python -m npnets``: train, evaluate, cost, profile, latency, gradcheck, data, benchmark.
+"""``python -m npnets``: train, evaluate, cost, profile, latency, gradcheck, data, experiment, benchmark, notebooks.
 
 Wrong input ends with one line on stderr and exit code 2; a training that diverges with 1; Ctrl-C with 130. What takes
 long to import is imported by the command that needs it.
@@ -273,11 +273,91 @@ def data(options):
     print("\n".join(datasets.describe(options.root)))
 
 
+def experiment(options):
+    """Run an experiment of a paper, or list what is recorded."""
+    from npnets import experiments
+
+    if options.small and options.out:
+        raise ValueError("--small records nothing; leave --out away")
+    out = options.out or experiments.RESULTS
+    if options.name == "list":
+        print("\n".join(experiments.describe(out)))
+        return
+    found = experiments.run(
+        options.name,
+        options.variants,
+        options.seeds or ([0] if options.small else None),
+        epochs=options.epochs,
+        dataset=options.dataset,
+        data=options.data,
+        small=options.small,
+        jobs=options.jobs,
+        threads=options.threads,
+        out=None if options.small else out,
+        again=options.again,
+        progress=not options.quiet,
+        command=shlex.join(["python", "-m", "npnets", *map(str, options.arguments)]),
+    )
+    print(experiments.get(options.name).report(found))
+    if not options.small:
+        print(f"\nin {out / options.name}")
+
+
 def benchmark(options):
     """Time npnets beside PyTorch."""
     from npnets import benchmarks
 
     return benchmarks.main(options)
+
+
+def notebooks(options):
+    """Open the notebooks of the course, run them all, or write versions to hand out."""
+    from npnets import notebooks as course
+
+    for option, value in (("--limit", options.limit), ("--overwrite", options.overwrite or None)):
+        belongs = "--check" if option == "--limit" else "--student"
+        if value is not None and not getattr(options, belongs.strip("-")):
+            raise ValueError(f"{option} goes with {belongs}")
+    if options.check:
+        limit = course.LIMIT if options.limit is None else options.limit
+        return _check_notebooks(course, course.find(options.names), limit)
+    if options.student:
+        for path in course.hand_out(options.student, options.names, overwrite=options.overwrite):
+            print(path)
+    elif options.guide:
+        if options.names:
+            raise ValueError("--guide is about all notebooks; leave the names away")
+        print("notebooks/README.md: " + ("written" if course.write_guide() else "up to date"))
+    else:
+        names = [name for name in options.names if not name.startswith("-")]
+        if len(names) > 1:
+            raise ValueError(f"JupyterLab opens with one notebook at most, not {', '.join(names)}; or is it --check?")
+        return course.open_lab(*names, options=[name for name in options.names if name.startswith("-")])
+
+
+def _check_notebooks(course, paths, limit):
+    """Run notebooks one after the other and print a line for each as soon as it has ended."""
+    from tqdm import tqdm
+
+    width = max(len(path.stem) for path in paths)
+    print(f"{'notebook':{width}}  cells  seconds  solutions  result (at most {limit:g} s each)", flush=True)
+    runs = []
+    for path in paths:
+        with tqdm(desc=path.stem, leave=False, disable=not sys.stderr.isatty()) as bar:
+
+            def progress(done, total, bar=bar):
+                bar.total, bar.n = total, done
+                bar.refresh()
+
+            run = course.run(path, limit=limit, progress=progress)
+        runs.append(run)
+        result = f"FAILED: {run.problems[0].splitlines()[0]}" if run.problems else "ok"
+        print(f"{run.name:{width}}  {run.cells:5}  {run.seconds:7.1f}  {run.solutions:9}  {result}", flush=True)
+    failed = [run for run in runs if run.problems]
+    for run in failed:
+        print(f"\n{run.name}\n" + "\n".join(run.problems))
+    print(f"\n{len(runs) - len(failed)} of {len(runs)} run, {sum(run.seconds for run in runs):.0f} s in all")
+    return 1 if failed else 0
 
 
 # --- The parser ------------------------------------------------------------------------------------------------------
@@ -294,7 +374,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=npnets.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     adding = (_add_train, _add_evaluate, _add_cost, _add_profile, _add_latency, _add_gradcheck, _add_data)
-    for add in (*adding, _add_benchmark):
+    for add in (*adding, _add_experiment, _add_benchmark, _add_notebooks):
         add(commands)
     return parser
 
@@ -503,11 +583,73 @@ def _add_data(commands):
     parser.add_argument("--url", help="download the archive from here instead")
 
 
+def _add_experiment(commands):
+    from npnets import experiments
+
+    parser = _command(
+        commands,
+        "experiment",
+        experiment,
+        "Run an experiment of a paper: a training for each variant and seed, several side by side. Each leaves a JSON\n"
+        "file in notebooks/results/. What is recorded there is not run again. Ctrl-C saves; the same command goes on.",
+        "experiments:\n"
+        + "".join(f"  {name:12} {one.section}\n" for name, one in experiments.EXPERIMENTS.items())
+        + "\nexamples:\n"
+        "  python -m npnets experiment list\n"
+        "  python -m npnets experiment batch_norm --variants baseline bn_x5 --small\n"
+        "  python -m npnets experiment activations --seeds 0 1 2",
+    )
+    parser.add_argument("name", metavar="NAME", help="an experiment, or `list`: what there is, what is recorded")
+    what = parser.add_argument_group("what is run")
+    what.add_argument("--variants", nargs="+", metavar="V", help="only these (default: all; `list` has their names)")
+    seeds_help = "of each variant: weights, order, augmentation (default: those the experiment names; 0 if --small)"
+    what.add_argument("--seeds", nargs="+", type=_natural, metavar="K", help=seeds_help)
+    what.add_argument("--epochs", type=_whole, help="in place of the experiment's own")
+    what.add_argument("--dataset", choices=["mnist", "cifar10"], help="in place of the experiment's own")
+    what.add_argument("--data", type=Path, help="folder of the data sets (default: NPNETS_DATA, else data/)")
+    small_help = "a form of a few seconds to a minute, with few images; nothing is recorded"
+    what.add_argument("--small", action="store_true", help=small_help)
+    running = parser.add_argument_group("running")
+    running.add_argument("--jobs", type=_whole, help="runs at a time (default: one for each core)")
+    threads_help = "cores of each run (default: its share); any number gives the same bits"
+    running.add_argument("--threads", type=_whole, help=threads_help)
+    out_help = "folder of the records (default: notebooks/results of the repository)"
+    running.add_argument("--out", type=Path, metavar="FOLDER", help=out_help)
+    again_help = "replace what was recorded with other settings (default: refuse)"
+    running.add_argument("--again", action="store_true", help=again_help)
+    running.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
 def _add_benchmark(commands):
     from npnets import benchmarks
 
     parser = _command(commands, "benchmark", benchmark, "Time npnets beside PyTorch, each in its own process.")
     benchmarks.add_arguments(parser)
+
+
+def _add_notebooks(commands):
+    parser = _command(
+        commands,
+        "notebooks",
+        notebooks,
+        "Open the notebooks of the course in JupyterLab. Or run each of them from a clean kernel, or write versions\n"
+        "to hand out.",
+        "examples:\n"
+        "  python -m npnets notebooks                        JupyterLab, in the folder of the notebooks\n"
+        "  python -m npnets notebooks 03                     the same, with one of them\n"
+        "  python -m npnets notebooks -- --no-browser        what begins with a dash is for JupyterLab\n"
+        "  python -m npnets notebooks --check                run them all; fails on an error, a warning, or the clock\n"
+        "  python -m npnets notebooks 03 12 --student out    two of them without answers, solutions and outputs",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a notebook: its name or number (default: all)")
+    what = parser.add_mutually_exclusive_group()
+    check_help = "run them from top to bottom, each from a clean kernel, and print their seconds"
+    what.add_argument("--check", action="store_true", help=check_help)
+    student_help = "write versions without answers, solutions and outputs into this folder"
+    what.add_argument("--student", type=Path, metavar="OUT", help=student_help)
+    what.add_argument("--guide", action="store_true", help="write the instructor's page anew from the notebooks")
+    parser.add_argument("--limit", type=_number, metavar="SECONDS", help="of a run with --check (default: 180)")
+    parser.add_argument("--overwrite", action="store_true", help="with --student: replace files that are there")
 
 
 def _add_threads(parser):

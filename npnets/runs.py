@@ -63,7 +63,7 @@ def assemble(settings):
     name = settings["dataset"]
     train_set, test_set = (datasets.load(name, split, settings["data"]) for split in ("train", "test"))
     if settings["images"] is not None:
-        train_set = _first(train_set, settings["images"])
+        train_set = first(train_set, settings["images"])
     model_settings = {
         "num_classes": len(train_set.class_names),
         "in_channels": train_set.images.shape[-1],
@@ -128,8 +128,8 @@ def _augmentation(settings):
     return augment.compose(*steps) if steps else None
 
 
-def _first(dataset, count):
-    """Return the first images of a data set; its name says how many."""
+def first(dataset, count):
+    """Return the first ``count`` images of a data set; its name says how many."""
     if not 1 <= count <= len(dataset):
         raise ValueError(f"--images must be from 1 to {len(dataset)} for {dataset.name}, got {count}")
     name = f"{dataset.name}-first-{count}"

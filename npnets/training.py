@@ -45,6 +45,28 @@ class TrainingDiverged(FloatingPointError):
     """The loss was not finite."""
 
 
+class Shards(NamedTuple):
+    """An ``order`` for ``fit``: the images lie in shards, as files of them do, and the shards are shuffled.
+
+    In each epoch the shards come in a new order; in a shard the images come in a new order too, or always in the same.
+    Then, if ``size`` is a multiple of the batch size, the same images always meet in a batch: what section 4.2 of the
+    batch-norm paper (Ioffe and Szegedy 2015) changes. The images that fill no shard come last.
+
+    >>> Shards(2, shuffled=False)(5, np.random.default_rng(3)).tolist()
+    [2, 3, 0, 1, 4]
+    """
+
+    size: int
+    shuffled: bool = True
+
+    def __call__(self, count, rng):
+        """Return the order (count,) of an epoch: the indices of the images, each once."""
+        integer(self.size, "the size of a shard", 1)
+        whole, rest = np.split(np.arange(count), [count - count % self.size])
+        shards = [*rng.permutation(whole.reshape(-1, self.size)), rest]  # (shards, size): rows change places
+        return np.concatenate([rng.permutation(shard) for shard in shards] if self.shuffled else shards)
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, taken note of where the state of the run is whole."""
 
@@ -156,6 +178,8 @@ def fit(
     schedule=None,
     seed=0,
     augment=None,
+    order=None,
+    statistics=None,
     label_smoothing=0.0,
     average=None,
     callbacks=(),
@@ -181,6 +205,11 @@ def fit(
         Of the order of the images and of their augmentation.
     augment : callable (images, rng) -> images, optional
         See :mod:`npnets.augment`.
+    order : callable (count, rng) -> indices (count,), optional
+        In which order an epoch visits the training images, such as :class:`Shards`; by default in one drawn anew.
+    statistics : (mean, std), optional
+        What pixels are normalized with; by default the channel statistics of the training images. (0, 1) leaves them
+        between 0 and 1.
     label_smoothing : float
     average : optim.ExponentialMovingAverage, optional
         Updated after each step; the test images are evaluated with the averaged weights.
@@ -217,6 +246,8 @@ def fit(
         schedule=schedule,
         seed=integer(seed, "seed", 0),
         augment=augment,
+        order=order,
+        statistics=statistics,
         label_smoothing=label_smoothing,
         average=average,
         callbacks=tuple(callbacks),
@@ -254,7 +285,7 @@ class Run:
     """
 
     def __init__(self, *, model, train, test, epochs, batch_size, optimizer, schedule, seed, augment, label_smoothing,
-                 average, callbacks):  # fmt: skip
+                 average, callbacks, order=None, statistics=None):  # fmt: skip
         if batch_size > len(train):
             raise ValueError(f"batch_size {batch_size} is larger than the training set, which has {len(train)} images")
         if not 0 <= label_smoothing < 1:
@@ -267,12 +298,13 @@ class Run:
                 f"{train.images.shape[1:]} (height, width, channels)"
             )
         self.model, self.optimizer, self.schedule, self.average = model, optimizer, schedule, average
-        self.train, self.test, self.augment = train, test, augment
+        self.train, self.test, self.augment, self.order = train, test, augment, order
         self.epochs, self.batch_size, self.seed, self.label_smoothing = epochs, batch_size, seed, label_smoothing
         self.callbacks = callbacks
         self.steps_per_epoch = len(train) // batch_size
         self.log_every = max(1, self.steps_per_epoch // 50)  # 50 points an epoch draw a curve
-        self.mean, self.std = channel_statistics(train.images)
+        self.statistics = None if statistics is None else np.array(statistics, np.float64)  # (2,) or (2, C)
+        self.mean, self.std = channel_statistics(train.images) if statistics is None else self.statistics
         self.dtype = _dtype(model)
         self.epoch = self.step_in_epoch = 0
         self.seconds = 0.0
@@ -433,6 +465,8 @@ class Run:
             "label_smoothing": self.label_smoothing,
             "average": self.average is not None and self.average.decay,
             "augmented": self.augment is not None,
+            "order": self.order and repr(self.order),
+            "statistics": None if self.statistics is None else self.statistics.tolist(),
             "optimizer": repr(self.optimizer),
         }
 
@@ -444,8 +478,9 @@ class Run:
     def _batch(self):
         """Return the next batch: normalized images (N, H, W, C) and labels (N,)."""
         if self._order[0] != self.epoch:
-            order = np.random.default_rng([self.seed, self.epoch, _ORDER]).permutation(len(self.train))
-            self._order = (self.epoch, order)
+            rng = np.random.default_rng([self.seed, self.epoch, _ORDER])
+            draw = self.order or (lambda count, rng: rng.permutation(count))
+            self._order = (self.epoch, draw(len(self.train), rng))
         start = self.step_in_epoch * self.batch_size
         chosen = self._order[1][start : start + self.batch_size]
         images = self.train.images[chosen]
@@ -516,6 +551,8 @@ class _Progress:
         self.bar.close()
 
     def update(self):
+        if not self.shown:  # a network of three layers has no time for texts that nobody reads
+            return
         loss, accuracy = self.run.recent()
         self.bar.set_description(f"epoch {self.run.epoch + 1}/{self.run.epochs}", refresh=False)
         self.bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)

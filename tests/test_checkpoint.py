@@ -12,6 +12,7 @@ import pytest
 
 from npnets import checkpoint, models, nn, optim
 from npnets.checkpoint import Checkpoint, load_model, read, write
+from npnets.nn.weights import read_npz
 from npnets.probes import Probes
 from npnets.training import Interrupted, evaluate, fit
 from tests import fakes
@@ -362,6 +363,20 @@ def test_numbers_that_json_cannot_hold_leave_the_checkpoint_before(tmp_path):
         write(path, ARRAYS, {"epoch": object()})
     assert read(path)[1]["epoch"] == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_are_written_whole_and_read_back(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "arrays.npz"
+    arrays = {"half": np.arange(2000, dtype=np.float16).reshape(2, 1000), "labels": np.zeros(3000, np.uint8)}
+    checkpoint.write_arrays(path, arrays)
+    with open(path, "rb") as file:
+        fakes.assert_same_bits(read_npz(file), arrays)
+    assert path.stat().st_size < 6500  # compressed: the labels take next to nothing
+    before = path.read_bytes()
+    monkeypatch.setattr(np, "savez_compressed", lambda *_, **__: crash())
+    with pytest.raises(Crash):
+        checkpoint.write_arrays(path, arrays)
+    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
 
 
 def test_json_files_hold_only_what_json_knows(tmp_path):

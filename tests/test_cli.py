@@ -26,7 +26,9 @@ from npnets.runs import SETTINGS
 from tests import fakes
 
 ROOT = Path(npnets.__file__).parents[1]
-COMMANDS = ("train", "evaluate", "cost", "profile", "latency", "gradcheck", "data", "benchmark")
+COMMANDS = (
+    "train", "evaluate", "cost", "profile", "latency", "gradcheck", "data", "experiment", "benchmark", "notebooks",
+)  # fmt: skip
 TINY = ("--model", "mlp_batch_norm", "--batch-size", "32", "--epochs", "2", "--warmup", "0", "--threads", "1")
 
 

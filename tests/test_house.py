@@ -37,6 +37,8 @@ ORDER = [
     "checkpoint",
     "plots",
     "course",
+    "course_map",
+    "notebooks",
     "runs",
     "experiments",
     "benchmarks",

@@ -15,7 +15,7 @@ from npnets.augment import channel_statistics, normalize
 from npnets.checkpoint import Checkpoint, read
 from npnets.datasets import Dataset
 from npnets.probes import Probes
-from npnets.training import RECORD, Evaluation, History, Interrupted, TrainingDiverged, evaluate, fit
+from npnets.training import RECORD, Evaluation, History, Interrupted, Shards, TrainingDiverged, evaluate, fit
 from tests import fakes
 
 STEPS = 6  # an epoch of 200 images in batches of 32; 8 images are left over
@@ -150,6 +150,62 @@ def test_every_epoch_has_another_order_and_leaves_the_few_last_images_out():
     assert epochs[0] != sorted(epochs[0]) and epochs[0] != epochs[1] != epochs[2] != epochs[0]
     left_out = [set(range(200)) - set(epoch) for epoch in epochs]
     assert left_out[0] != left_out[1]  # not the same images each time
+
+
+def test_shards_that_are_not_shuffled_keep_the_images_of_a_batch_together():
+    seen = RecordedDraws()
+    arguments = {"epochs": 3, "train": fakes.numbered(200), "augment": seen, "order": Shards(64, shuffled=False)}
+    fit(**fakes.plain(fakes.mlp(), **arguments))
+    epochs = [seen.images[k * STEPS : (k + 1) * STEPS] for k in range(3)]
+    for batches in epochs:
+        assert sorted(map(tuple, batches)) == [tuple(range(start, start + 32)) for start in range(0, 192, 32)]
+        assert all(batches[k + 1][0] == batches[k][0] + 32 for k in range(0, 6, 2))  # both of a shard, in its order
+    assert epochs[0] != epochs[1] != epochs[2]  # but the shards come in a new order
+
+
+def test_shards_that_are_shuffled_mix_the_images_of_a_shard_and_no_others():
+    seen = RecordedDraws()
+    arguments = {"epochs": 2, "train": fakes.numbered(200), "augment": seen, "order": Shards(64)}
+    fit(**fakes.plain(fakes.mlp(), **arguments))
+    shards = [seen.images[k] + seen.images[k + 1] for k in range(0, 2 * STEPS, 2)]
+    for images in shards:
+        first = min(images)
+        assert first % 64 == 0 and sorted(images) == list(range(first, first + 64)) != images
+    assert len({tuple(images) for images in shards}) == 6
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_an_order_by_shards_has_every_image_once_and_those_of_no_whole_shard_last(shuffled):
+    order = Shards(30, shuffled)(100, np.random.default_rng(0))
+    assert sorted(order) == list(range(100)) and sorted(order[90:]) == list(range(90, 100))
+    assert order.tolist() == Shards(30, shuffled)(100, np.random.default_rng(0)).tolist()
+    assert Shards(200, shuffled)(3, np.random.default_rng(0)).size == 3
+    with pytest.raises(ValueError, match="size of a shard"):
+        Shards(0)(3, np.random.default_rng(0))
+
+
+def test_a_run_is_not_resumed_with_another_order_or_other_statistics(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    order, statistics = Shards(64), (0, 1)
+    fit(**fakes.plain(fakes.mlp(), order=order, statistics=statistics, callbacks=[Checkpoint(path)]))
+    again = Checkpoint(path, resume=True)
+    fit(**fakes.plain(fakes.mlp(), order=order, statistics=statistics, callbacks=[again]))
+    with pytest.raises(ValueError, match=r"order was 'Shards\(size=64, shuffled=True\)', now 'Shards\(size=64, shuf"):
+        fit(**fakes.plain(fakes.mlp(), order=Shards(64, False), statistics=statistics, callbacks=[again]))
+    with pytest.raises(ValueError, match=r"statistics was \[0.0, 1.0\], now None"):
+        fit(**fakes.plain(fakes.mlp(), order=order, callbacks=[again]))
+
+
+def test_given_statistics_normalize_training_and_test_images_alike():
+    train, test, model = fakes.dataset(64), fakes.dataset(70, seed=1), fakes.mlp()
+    logits = model(normalize(train.images, 0.25, 0.5), training=True)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -log_p[np.arange(64), train.labels].mean()
+    arguments = fakes.plain(fakes.mlp(), train=train, test=test, batch_size=64, epochs=1, statistics=(0.25, 0.5))
+    history = fit(**arguments)
+    assert history["train_loss"][0] == pytest.approx(expected, rel=1e-5)
+    found = evaluate(arguments["model"], test, mean=0.25, std=0.5)
+    assert history["test_loss"][0] == pytest.approx(found.loss)
 
 
 def test_augmentation_is_drawn_anew_for_each_step_and_the_same_for_the_same_seed():

@@ -10,12 +10,14 @@ report.py             the tables that the checks return
 single.py, whole.py   check_op, check_module
 catalogue.py          what is known about ops and mistakes; ``classic/`` holds them
 diagnosis.py          which mistake it is; describe.py, where it is none of them
+effects.py            which mistakes a check can see at all
 everything.py         every op and layer of npnets: ``python -m npnets gradcheck``
 ===================== ================================================================
 """
 
 from npnets.gradcheck.catalogue import Mistake, known_ops, mistakes
 from npnets.gradcheck.diagnosis import Diagnosis, Finding, diagnose
+from npnets.gradcheck.effects import effects
 from npnets.gradcheck.everything import check_everything, names_of_everything
 from npnets.gradcheck.numerical import central_differences, complex_step, relative_error
 from npnets.gradcheck.report import Report, Row
@@ -34,6 +36,7 @@ __all__ = [
     "check_op",
     "complex_step",
     "diagnose",
+    "effects",
     "known_ops",
     "mistakes",
     "names_of_everything",

@@ -7,7 +7,8 @@ the inputs, in their order. Ops never write into their inputs and keep the dtype
 ``bottleneck.py`` and ``folded.py`` hold a whole block of MobileNetV1 and V2 as one op, for training and for inference:
 the same numbers as its layers, computed slice by slice in the core's cache. The blocks of ``nn`` use them.
 
-``boxes.py`` holds no ops but plain functions: the boxes of object detection, through which no gradient passes.
+``boxes.py`` and ``separable.py`` hold no ops but plain functions: the boxes of object detection, through which no
+gradient passes, and kernels as sums of separable ones.
 """
 
 from npnets.ops.activation import (

@@ -1,15 +1,19 @@
 """Every figure that more than one notebook draws, in one style.
 
-============= =========================================================
-``style.py``  colours, markers, fonts
-``curves.py`` loss and error of a training
-``steps.py``  where the time of a training step goes
-``costs.py``  parameters and multiply-adds, and accuracy over them
-============= =========================================================
+============== =====================================================
+``style.py``   colours, markers, fonts
+``curves.py``  loss and error of a training
+``steps.py``   where the time of a training step goes
+``costs.py``   parameters and multiply-adds, and accuracy over them
+``grids.py``   images and the windows of a convolution, cell by cell
+``kernels.py`` kernels and matrices as pictures
+============== =====================================================
 """
 
 from npnets.plots.costs import accuracy_over_cost, layer_costs
 from npnets.plots.curves import training_curves
+from npnets.plots.grids import convolution_step, number_grids, window_grids, window_matrix, window_rows
+from npnets.plots.kernels import kernel_tiles, matrix_equation
 from npnets.plots.steps import roofline, shares_by_kind, step_shares, step_times
 from npnets.plots.style import COLOURS, FAMILIES, KINDS, STYLE, png
 
@@ -19,11 +23,18 @@ __all__ = [
     "KINDS",
     "STYLE",
     "accuracy_over_cost",
+    "convolution_step",
+    "kernel_tiles",
     "layer_costs",
+    "matrix_equation",
+    "number_grids",
     "png",
     "roofline",
     "shares_by_kind",
     "step_shares",
     "step_times",
     "training_curves",
+    "window_grids",
+    "window_matrix",
+    "window_rows",
 ]
