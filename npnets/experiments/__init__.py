@@ -217,7 +217,9 @@ def describe(folder=None):
             data = sorted({record.settings["train"] for record in found})
             lines[-1] += f", {records.duration(found.seconds())} of computing on {', '.join(data)}"
             lines += [f"    {line}" for line in found.to_text().splitlines()]
-        if missing:
-            lines.append(f"  missing: {', '.join(missing)}")
+            lines += [f"  missing: {', '.join(missing)}"] * bool(missing)
+        else:
+            seeds = [f"{variant} ({len(experiment.seeds[variant])})" for variant in experiment.variants]
+            lines.append(f"  variants (how many seeds): {', '.join(seeds)}")
         lines.append("")
     return lines[:-1]

@@ -65,7 +65,7 @@ class Record:
     def best(self):
         """Return the highest test accuracy along the way, from 0 to 1; 0 where none was ever measured."""
         _, accuracy = self.curve("test_accuracy")
-        return float(np.nanmax(accuracy, initial=0.0))
+        return float(accuracy[~np.isnan(accuracy)].max(initial=0.0))
 
     def steps_to(self, accuracy):
         """Return the first step after which the test accuracy was at least ``accuracy``; None if it never was."""

@@ -63,6 +63,9 @@ def test_without_evaluations_along_the_way_those_of_the_epochs_count():
     assert [part.tolist() for part in record.curve("learning_rate")] == [[6, 12], [0.1, 0.05]]
     assert np.isnan(record.curve("test_loss")[1][0])
     assert (record.best(), record.steps_to(0.5)) == (0.6, 12)
+    for epoch in epochs:
+        epoch["test_accuracy"] = None  # trained without a test set
+    assert (record.best(), record.steps_to(0.0)) == (0.0, None)
 
 
 def test_a_run_that_diverged_before_the_first_evaluation_has_no_accuracy():
@@ -123,3 +126,4 @@ def test_the_list_tells_what_there_is_and_what_is_missing(tiny_experiment):
     assert [line.split()[0] for line in lines[start + 4 : start + 6]] == ["slow", "endless"]
     assert lines[start + 6] == "  missing: fast (seed 0), slow (seed 1), endless (seed 3)"
     assert lines[0].startswith("activations: ") and lines[1] == "  0 of 6 runs are recorded"
+    assert lines[2] == "  variants (how many seeds): baseline (3), batch_norm (3)"
