@@ -21,7 +21,8 @@ from matplotlib.image import imread
 
 import npnets
 from npnets import checkpoint, cost, datasets, models, profiling, training
-from npnets.cli import _setting, main
+from npnets.cli import main
+from npnets.cli.values import setting
 from npnets.runs import SETTINGS
 from tests import fakes
 
@@ -890,7 +891,7 @@ def test_ctrl_c_in_a_latency_is_one_line(capsys, monkeypatch):
     ],
 )  # fmt: skip
 def test_a_setting_is_a_literal_or_a_word(text, value):
-    assert _setting(text) == ("x", value)
+    assert setting(text) == ("x", value)
 
 
 def test_a_setting_may_be_a_tuple(capsys):

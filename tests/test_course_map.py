@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from npnets import cli, course_map, experiments, notebooks
+from npnets import course_map, experiments, notebooks
+from npnets.cli import parser
 from npnets.course_map import COMING, MAP, NOTEBOOKS, SECTIONS, Entry, Table, file_of, find, resolve
 
 NAMES = sorted({name for entry in MAP for name in entry.code.split()})
@@ -50,7 +51,14 @@ def test_a_name_that_has_gone_is_found_out(name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_can_be_given(command):
-    cli._parser().parse_args(command.split())  # exits if it is wrong
+    options = parser.build().parse_args(command.split())  # exits if it is wrong
+    assert options.command == command.split()[0] and callable(options.run)
+
+
+@pytest.mark.parametrize("command", ["costs", "cost --papers all", "cost --paper mobilenet_v3"])
+def test_a_command_that_has_gone_is_found_out(command):
+    with pytest.raises(SystemExit):
+        parser.build().parse_args(command.split())
 
 
 def test_every_notebook_is_there_or_coming():

@@ -22,8 +22,8 @@ all networks images are shifted by up to 4 pixels and mirrored; hue is not disto
 that of 2,000 of the 10,000 test images, since evaluating all would take as long as the training between; ``final`` is
 that of all.
 
-Width, epochs and evaluations are chosen so that all 32 runs (143 epochs) take about 90 minutes on 2 cores: a step takes
-41 to 44 ms with one thread, with two runs side by side, and an evaluation every 250 steps 0.75 s (AMD EPYC).
+Width, epochs and evaluations are chosen so that all 32 runs (143 epochs) should take about an hour and a half on two
+cores; ``experiment list`` tells how long the recorded ones took.
 """
 
 from typing import NamedTuple
@@ -40,8 +40,7 @@ from npnets.runs import first
 from npnets.training import Shards
 
 LEARNING_RATE = 0.02
-"""The baseline's. Of 0.01, 0.02 and 0.04 it was the best: 46.9, 48.3 and 45.8 % of the test images after three epochs,
-with seed 0 and a decay of 0.94; of 0.1, which is BN-x5's, 27.9 % after one epoch, where 0.02 had 38.2 %."""
+"""The baseline's: the best of 0.01, 0.02 and 0.04 in short trials with one seed."""
 
 SETTINGS = {  # of the baseline
     "dataset": "cifar10",

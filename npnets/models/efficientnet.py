@@ -138,48 +138,25 @@ def efficientnet(
     )
 
 
-def _variant(name, num_classes, in_channels, width_mult, *, depth_mult=1.0, **settings):
-    """Return a network of ``VARIANTS``; the multipliers are factors besides its own."""
-    width, depth, _, dropout = VARIANTS[name]
-    width, depth = width * multiplier(width_mult, "width_mult"), depth * multiplier(depth_mult, "depth_mult")
-    return efficientnet(num_classes, in_channels, width, depth_mult=depth, **{"dropout": dropout, **settings})
+def _variant(name):
+    """Return the function that builds a network of ``VARIANTS``; the multipliers are factors besides its own."""
+    width, depth, pixels, dropout = VARIANTS[name]
+
+    def build(num_classes=1000, in_channels=3, width_mult=1.0, *, depth_mult=1.0, **settings):
+        scaled = {"depth_mult": depth * multiplier(depth_mult, "depth_mult"), "dropout": dropout}
+        return efficientnet(num_classes, in_channels, width * multiplier(width_mult, "width_mult"), **scaled | settings)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"""Return EfficientNet-{name[-2:].upper()}, for images of {pixels} pixels; parameters as for
+    :func:`efficientnet`."""
+    return build
 
 
-def efficientnet_b0(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B0, for images of 224 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b0", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b1(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B1, for images of 240 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b1", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b2(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B2, for images of 260 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b2", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b3(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B3, for images of 300 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b3", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b4(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B4, for images of 380 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b4", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b5(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B5, for images of 456 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b5", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b6(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B6, for images of 528 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b6", num_classes, in_channels, width_mult, **settings)
-
-
-def efficientnet_b7(num_classes=1000, in_channels=3, width_mult=1.0, **settings):
-    """Return EfficientNet-B7, for images of 600 pixels; the parameters are those of :func:`efficientnet`."""
-    return _variant("efficientnet_b7", num_classes, in_channels, width_mult, **settings)
+efficientnet_b0 = _variant("efficientnet_b0")
+efficientnet_b1 = _variant("efficientnet_b1")
+efficientnet_b2 = _variant("efficientnet_b2")
+efficientnet_b3 = _variant("efficientnet_b3")
+efficientnet_b4 = _variant("efficientnet_b4")
+efficientnet_b5 = _variant("efficientnet_b5")
+efficientnet_b6 = _variant("efficientnet_b6")
+efficientnet_b7 = _variant("efficientnet_b7")
