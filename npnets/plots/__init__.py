@@ -1,15 +1,17 @@
 """Every figure that more than one notebook draws, in one style.
 
-============== =====================================================
-``style.py``   colours, markers, fonts
-``curves.py``  loss and error of a training
-``steps.py``   where the time of a training step goes
-``costs.py``   parameters and multiply-adds, and accuracy over them
-``grids.py``   images and the windows of a convolution, cell by cell
-``kernels.py`` kernels and matrices as pictures
-============== =====================================================
+================== =====================================================
+``style.py``       colours, markers, fonts
+``curves.py``      loss and error of a training
+``comparisons.py`` several trainings beside each other, with every seed
+``steps.py``       where the time of a training step goes
+``costs.py``       parameters and multiply-adds, and accuracy over them
+``grids.py``       images and the windows of a convolution, cell by cell
+``kernels.py``     kernels and matrices as pictures
+================== =====================================================
 """
 
+from npnets.plots.comparisons import curves_with_spread, seed_ranges
 from npnets.plots.costs import accuracy_over_cost, layer_costs
 from npnets.plots.curves import training_curves
 from npnets.plots.grids import convolution_step, number_grids, window_grids, window_matrix, window_rows
@@ -24,12 +26,14 @@ __all__ = [
     "STYLE",
     "accuracy_over_cost",
     "convolution_step",
+    "curves_with_spread",
     "kernel_tiles",
     "layer_costs",
     "matrix_equation",
     "number_grids",
     "png",
     "roofline",
+    "seed_ranges",
     "shares_by_kind",
     "step_shares",
     "step_times",
