@@ -34,7 +34,8 @@ def test_a_curve_is_the_mean_and_its_band_the_range(curves):
 
 
 def test_panels_share_the_axis_and_the_level_is_drawn_in_each(curves):
-    figure = plots.curves_with_spread({"a": curves, "b": {"one": curve([[0.3, 0.3, 0.3]])}}, {}, level=(0.25, "the level"))
+    panels = {"a": curves, "b": {"one": curve([[0.3, 0.3, 0.3]])}}
+    figure = plots.curves_with_spread(panels, {}, level=(0.25, "the level"))
     left, right = figure.axes
     assert [ax.get_title() for ax in figure.axes] == ["a", "b"] and left.get_ylim() == right.get_ylim()
     for ax in figure.axes:
