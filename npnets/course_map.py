@@ -34,7 +34,7 @@ NOTEBOOKS = {  # number: name, what it teaches
 }
 
 COMING = {
-    "notebooks": {"04", "05", "06", "07", "08", "09", "10", "11"},
+    "notebooks": {"06", "07", "08", "09", "10", "11"},
     "experiments": {
         "expansion", "factorized", "linear_bottlenecks", "low_precision", "shortcuts", "staleness", "width_resolution",
     },
@@ -116,8 +116,12 @@ _ROWS = {
         ("4.1", "cross-entropy loss", "ops.softmax_cross_entropy_forward", "", "04"),
         ("4.1 Figure 1 (a)", "test accuracy over the steps", "training.fit training.History", "experiment activations",
          "04"),
-        ("4.1 Figure 1 (b, c)", "percentiles of the input to a sigmoid over time", "probes.Probes",
+        ("4.1 Figure 1 (b, c)", "percentiles of the input to a sigmoid over time",
+         "probes.Probes experiments.drift.typical", "experiment activations", "04"),
+        ("4.1", "how stable the distributions are, in numbers", "experiments.drift.between experiments.drift.sampling",
          "experiment activations", "04"),
+        ("4.1", "running statistics beside those of the population (Algorithm 2)",
+         "experiments.activations.RunningStatistics", "experiment activations", "04"),
         ("4.2", "Inception with batch normalization", "models.bn_inception nn.Inception", "cost bn_inception", "05 12"),
         ("4.2", "how many parameters it has", "cost.paper_tables", "cost --paper batch_norm", "12"),
         ("4.2", "stochastic gradient descent with momentum", "optim.SGD", "experiment batch_norm", "05"),

@@ -255,6 +255,13 @@ def test_neighbouring_kinds_differ_in_brightness_too():
     assert len({marker for _, marker in plots.KINDS.values()}) == len(plots.KINDS)
 
 
+def test_with_and_without_batch_norm_differ_in_line_and_in_brightness():
+    colours, lines = zip(*plots.VARIANTS.values())
+    assert list(plots.VARIANTS) == ["baseline", "batch_norm"] and len(set(lines)) == 2
+    dark, light = map(plots.style.brightness, colours)
+    assert light > dark + 0.2
+
+
 # --- What networks cost ----------------------------------------------------------------------------------------------
 
 

@@ -77,14 +77,14 @@ def load(name, folder=None):
     return found
 
 
-def small(name, variants=None, seeds=(0,), **settings):
+def small(name, variants=None, seeds=(0,), **arguments):
     """Run the small form of an experiment, on what is in the repository, and return its :class:`Records`.
 
     Nothing is written. The other parameters are those of :func:`run`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SubsetWarning)  # every record names its data
-        return run(name, variants, seeds, small=True, **settings)
+        return run(name, variants, seeds, small=True, **arguments)
 
 
 def run(
@@ -94,6 +94,7 @@ def run(
     *,
     epochs=None,
     dataset=None,
+    settings=None,
     data=None,
     small=False,
     jobs=None,
@@ -114,6 +115,8 @@ def run(
         Of every variant. By default those that the experiment names for each.
     epochs, dataset : optional
         In place of the experiment's own.
+    settings : dict, optional
+        The same for any other setting, such as ``{"learning_rate": 2.0}``, of all variants.
     data : path, optional
         Folder of the data sets; as for ``datasets.load``.
     small : bool
@@ -146,6 +149,9 @@ def run(
     experiment = get(name)
     chosen = experiment.chosen(variants, seeds)
     given = {"epochs": epochs, "dataset": dataset}
+    given = dict(settings or {}) | {name: value for name, value in given.items() if value is not None}
+    for setting in given:
+        check_known(setting, experiment.settings, f"setting of {name}")
     settings = [experiment.settings_of(*one, small=small, **given) for one in chosen]
     settings = _with_data_names(settings, data)
     with contextlib.ExitStack() as stack:

@@ -17,13 +17,14 @@ from npnets.plots.curves import training_curves
 from npnets.plots.grids import convolution_step, number_grids, window_grids, window_matrix, window_rows
 from npnets.plots.kernels import kernel_tiles, matrix_equation
 from npnets.plots.steps import roofline, shares_by_kind, step_shares, step_times
-from npnets.plots.style import COLOURS, FAMILIES, KINDS, STYLE, png
+from npnets.plots.style import COLOURS, FAMILIES, KINDS, STYLE, VARIANTS, png
 
 __all__ = [
     "COLOURS",
     "FAMILIES",
     "KINDS",
     "STYLE",
+    "VARIANTS",
     "accuracy_over_cost",
     "convolution_step",
     "curves_with_spread",

@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from npnets.plots.style import COLOURS, STYLE
 
@@ -46,6 +47,7 @@ def curves_with_spread(panels, styles, *, xlabel="step", ylabel="test accuracy (
                 ax.annotate(level[1], right, xycoords=ax.get_yaxis_transform(), xytext=(0, 2), ha="right", size=8,
                             textcoords="offset points", color=COLOURS["grey"])  # fmt: skip
             ax.set(xlabel=xlabel, title=heading)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.xaxis.set_major_formatter("{x:,.0f}")
             ax.legend(fontsize=8)
         axes[0].set_ylabel(ylabel)

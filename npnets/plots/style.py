@@ -48,6 +48,11 @@ FAMILIES = {  # of networks: colour and marker
     "quoted": ("#666666", "x"),
 }
 
+VARIANTS = {  # of one network, without and with batch norm: colour and line
+    "baseline": ("#000000", "--"),
+    "batch_norm": ("#0072B2", "-"),  # blue
+}
+
 
 def joined(kind):
     """Return the kind under which a layer is drawn: its own, or "other"."""

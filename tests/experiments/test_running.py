@@ -102,6 +102,20 @@ def test_the_small_form_writes_nothing(here):
     assert not list(here.iterdir())
 
 
+def test_every_setting_can_be_another_one(monkeypatch):
+    started = trained(monkeypatch)
+    slow, fast = run("slow", "fast", settings={"learning_rate": 0.2, "epochs": 9}, epochs=1)
+    assert started == [(0.2, 0), (0.2, 0)]
+    for record in (slow, fast):
+        assert record.settings["learning_rate"] == 0.2 and record.settings["epochs"] == 1
+    assert run(settings={"epochs": 1}, out="short").of("slow")[0].settings["epochs"] == 1
+    for name in ("learning_rat", "seed", "small"):
+        with pytest.raises(ValueError, match=f"unknown setting of tiny '{name}'"):
+            run(settings={name: 1})
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.2, now 0\.1"):
+        run()
+
+
 def test_a_small_form_asks_for_no_more_images_than_there_are():
     settings = tiny.TINY.settings_of("slow", 0) | {"train_images": 10**6, "test_images": 3}
     data = load_data(settings)

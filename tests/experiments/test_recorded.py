@@ -1,0 +1,58 @@
+"""The recorded results that are committed: complete, made with the settings in the code, and told in the README.
+
+An experiment whose settings change must be run again; until then these tests fail.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from npnets import experiments
+from npnets.experiments import batch_norm
+
+RECORDED = [name for name in experiments.names() if any((experiments.RESULTS / name).glob("*.json"))]
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=RECORDED)
+def records(request):
+    return experiments.load(request.param)
+
+
+def test_the_experiments_of_the_notebooks_are_recorded():
+    assert {"activations", "batch_norm"} <= set(RECORDED)
+
+
+def test_every_variant_and_seed_is_recorded(records):
+    have = [(record.variant, record.seed) for record in records]
+    assert sorted(have) == sorted(experiments.get(records.experiment).chosen())
+
+
+def test_they_were_made_with_the_settings_in_the_code_on_the_whole_data_set(records):
+    experiment = experiments.get(records.experiment)
+    for record in records:
+        own = json.loads(json.dumps(experiment.settings_of(record.variant, record.seed)))
+        assert record.settings == own | {"train": own["dataset"], "test": own["dataset"]}, record
+
+
+def test_they_name_command_commit_versions_and_cores(records):
+    for record in records:
+        made = record["environment"]
+        assert record["command"].startswith(f"python -m npnets experiment {records.experiment}")
+        assert re.fullmatch(r"[0-9a-f]{7,40}", made["commit"]), f"{record} was made from files that are not committed"
+        assert made["numpy"] and made["python"] and made["cores"] >= 1 and record["seconds"] > 0
+
+
+def test_the_readme_tells_the_results_of_batch_norm():
+    names = {"Inception": "baseline", "BN-Baseline": "bn_baseline", "BN-x5": "bn_x5", "BN-x30": "bn_x30"}
+    names |= {"BN-x5-Sigmoid": "bn_x5_sigmoid"}
+    rows = re.findall(rf"^\| ({'|'.join(names)}) \|(.*)\|$", README, re.MULTILINE)
+    found = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    assert found.keys() == names.keys()
+    computed = {row.variant: row for row in batch_norm.compare(experiments.load("batch_norm"))}
+    for name, (steps, factor, best, *_) in found.items():
+        row = computed[names[name]]
+        assert steps == f"{row.steps:,.0f}" and factor == f"{row.speed_up:.1f}"
+        assert best == f"{row.best:.1%} ({row.lowest:.1%} to {row.highest:.1%})".replace("%", " %")
