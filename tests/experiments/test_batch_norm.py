@@ -190,6 +190,13 @@ def test_the_table_counts_steps_to_the_baselines_accuracy(some_records):
     assert (rows["bn_baseline"].reached, rows["baseline_x5"].diverged, rows["baseline_x5"].final) == (0, 1, None)
 
 
+def test_steps_are_counted_to_another_accuracy_too(some_records):
+    rows = {row.variant: row for row in batch_norm.compare(some_records, accuracy=0.5)}
+    assert (rows["baseline"].steps, rows["bn_x5"].steps, rows["bn_x30"].speed_up) == (500.0, 250.0, 2.0)
+    with pytest.raises(ValueError, match=r"not every baseline reached 65\.0%; all of them reached 60\.0%"):
+        batch_norm.compare(some_records, accuracy=0.65)
+
+
 def test_the_table_is_printed(some_records):
     lines = {line.split()[0]: line for line in batch_norm.summary(some_records).splitlines()}
     assert "steps to 60.0%" in lines["network"]
