@@ -33,6 +33,8 @@ In reading order
 ``training``        fit, evaluate, History
 ``profiling``       where the time of a training step goes, layer by layer
 ``latency``         how long one image takes on one core
+``quantization``    weights and activations rounded to a few bits
+``manifold``        what a ReLU leaves of a signal in few dimensions
 ``checkpoint``      save and resume, bit for bit
 ``plots``           the figures
 ``course``          exercises that check themselves, for the notebooks
@@ -57,7 +59,8 @@ __version__ = "0.1.0"
 # Imported when first asked for, so that `import npnets` stays quick: they bring tqdm, matplotlib and others along.
 _LATER = (
     "augment", "benchmarks", "checkpoint", "cli", "course", "course_map", "datasets", "experiments", "gradcheck",
-    "latency", "notebooks", "parallel", "plots", "probes", "profiling", "reference", "runs", "shapes", "training",
+    "latency", "manifold", "notebooks", "parallel", "plots", "probes", "profiling", "quantization", "reference",
+    "runs", "shapes", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "cost", "models", "nn", "ops", "optim", "threads", *_LATER]

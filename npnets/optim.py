@@ -1,4 +1,4 @@
-"""How the weights move: optimizers, learning-rate schedules, and averages of the weights.
+"""How the weights move: optimizers, stale gradients, learning-rate schedules, and averages of the weights.
 
 An optimizer takes the gradients that ``backward`` left in each parameter and changes the weights in place. It knows a
 parameter only by four attributes: ``name``, ``value``, ``grad``, and ``decay`` (whether weight decay applies to it). A
@@ -81,6 +81,10 @@ class Optimizer:
             If a parameter has no gradient, or one of another shape. Nothing has been changed then.
         """
         self._gather()
+        self._apply()
+
+    def _apply(self) -> None:
+        """Change every weight by what becomes of the gathered gradients."""
 
         def work(part: slice) -> None:
             self.update(self._g[part], *(slot[part] for slot in self._slots.values()))
@@ -261,6 +265,122 @@ class SGD(Optimizer):
         else:
             g[...] = v
         g *= self.learning_rate
+
+
+class Stale:
+    """Asynchronous gradient descent with ``workers`` machines and one server, simulated on one machine.
+
+    Each worker fetches the weights from the server, computes a gradient on its own batch, and sends it; the server's
+    optimizer applies it at once, and does not wait for the others (Dean et al. 2012, "Large scale distributed deep
+    networks"; MobileNetV1, section 3.2; 16 workers in MobileNetV2, section 6.1). Meanwhile the others have changed the
+    weights. Here they take turns, so with n workers each gradient is n - 1 updates old when it arrives::
+
+        g_t     = gradient of the loss of batch t at w_s,    s = max(t - (n - 1), 0)
+        w_{t+1} = w_t - step of the optimizer with g_t
+
+    All workers start from w_0. What the optimizer keeps, its mean squares and its momentum, is the server's and never
+    old. The penalty of weight decay is a part of the loss, so its gradient is as old as the rest.
+
+    It is used like the optimizer inside, with one call more: :meth:`fetch` before the forward pass::
+
+        optimizer = Stale(RMSProp(model.parameters(), 0.045), workers=16)
+        for step in range(steps):
+            optimizer.fetch()      # the model has the weights of the worker whose turn it is
+            ...                    # forward, loss, backward
+            optimizer.step()       # the model has the server's weights again, one update newer
+
+    Between ``step`` and ``fetch`` the model has the server's weights: to evaluate and to save there is nothing to do.
+    In training mode batch norm normalizes with the worker's own batch, so that no worker needs the others' statistics.
+    The running averages for inference are the server's, as in TensorFlow: the workers send it their batches' means and
+    variances, and these are as old as the gradients. So the model is evaluated with the newest weights and with
+    statistics of weights that were n - 1 updates older, which matters less the smaller the learning rate has become.
+
+    *Differs* from real machines: their delays vary, and they may read weights that are half updated.
+
+    Parameters
+    ----------
+    optimizer : RMSProp or SGD
+        The server's.
+    workers : int
+        n, at least 1; with one it is the optimizer itself, bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If there is no worker.
+    """
+
+    def __init__(self, optimizer: Optimizer, workers: int):
+        self.optimizer, self.workers = optimizer, integer(workers, "workers", 1)
+        now = self._weights()
+        self._past = np.tile(now, (self.workers, 1))  # (n, W): from n - 1 updates ago to now; before the first, w_0
+        self._fetched = False
+
+    def __repr__(self) -> str:
+        """Tell the settings that stay the same during a training."""
+        return f"Stale({self.optimizer!r}, workers={self.workers})"
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the server's next step."""
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.optimizer.learning_rate = value
+
+    def fetch(self) -> None:
+        """Put the weights into the model that the worker fetched whose gradient comes next."""
+        self._put(self._past[0])
+        self._fetched = True
+
+    def step(self) -> None:
+        """Let the server make a step with the worker's gradients, and put its weights into the model.
+
+        Raises
+        ------
+        ValueError
+            If the weights were not fetched, or as ``Optimizer.step``. Nothing has been changed then.
+        """
+        if not self._fetched:
+            raise ValueError("call fetch() before the forward pass: the gradient would not be that of a worker")
+        self.optimizer._gather()  # before the weights change: the gradient of the penalty is the worker's, too
+        self._put(self._past[-1])
+        self.optimizer._apply()
+        self._past[:-1] = self._past[1:]
+        self._past[-1] = self._weights()
+        self._fetched = False
+
+    def lag(self) -> float:
+        """Return ``|w_t - w_s| / |w_t|``: how far the next worker's weights are from the server's."""
+        now = self._past[-1].astype(np.float64)
+        return float(np.linalg.norm(now - self._past[0]) / np.linalg.norm(now))
+
+    def _weights(self) -> np.ndarray:
+        return np.concatenate([p.value.ravel() for p in self.optimizer.parameters])  # (W,)
+
+    def _put(self, weights: np.ndarray) -> None:
+        sizes = [p.value.size for p in self.optimizer.parameters]
+        for p, part in zip(self.optimizer.parameters, np.split(weights, np.cumsum(sizes)[:-1])):
+            p.value[...] = part.reshape(p.value.shape)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return copies: the state of the optimizer inside, and ``past``, the weights (n, W) of the last n updates."""
+        return self.optimizer.state_dict() | {"past": self._past.copy()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from the state of :meth:`state_dict`, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            With every missing, unexpected and mis-shaped name. Nothing has been changed then.
+        """
+        state = _fitting_state(state, self.state_dict(), "Stale")
+        past = state.pop("past")
+        self.optimizer.load_state_dict(state)
+        self._past[...] = past
+        self._fetched = False
 
 
 class Schedule:

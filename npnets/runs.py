@@ -76,7 +76,7 @@ def assemble(settings):
         model_settings["image_size"] = train_set.images.shape[1]
     model = models.build(settings["model"], **model_settings)
     cost.profile(model, train_set.images.shape)  # images that do not fit the model are found here
-    optimizer = _optimizer(model, settings)
+    optimizer = optimizer_of(model, settings)
     steps_per_epoch = max(1, len(train_set) // settings["batch_size"])
     average = None
     if settings["weight_average"]:
@@ -90,9 +90,9 @@ def assemble(settings):
         "epochs": settings["epochs"],
         "batch_size": settings["batch_size"],
         "optimizer": optimizer,
-        "schedule": _schedule(settings, steps_per_epoch),
+        "schedule": schedule_of(settings, steps_per_epoch),
         "seed": settings["seed"],
-        "augment": _augmentation(settings),
+        "augment": augmentation_of(settings),
         "label_smoothing": settings["label_smoothing"],
         "average": average,
     }
@@ -100,7 +100,8 @@ def assemble(settings):
     return arguments, about
 
 
-def _optimizer(model, settings):
+def optimizer_of(model, settings):
+    """Return the optimizer that the settings name, for all parameters of a model."""
     common = {"momentum": settings["momentum"], "weight_decay": settings["weight_decay"]}
     if settings["optimizer"] == "sgd":
         return optim.SGD(model.parameters(), settings["learning_rate"], **common)
@@ -108,7 +109,8 @@ def _optimizer(model, settings):
     return optim.RMSProp(model.parameters(), settings["learning_rate"], **rms, **common)
 
 
-def _schedule(settings, steps_per_epoch):
+def schedule_of(settings, steps_per_epoch):
+    """Return the learning rate as a function of the step."""
     rate = settings["learning_rate"]
     if settings["schedule"] == "cosine":
         schedule = optim.cosine(rate, settings["epochs"] * steps_per_epoch)
@@ -119,7 +121,8 @@ def _schedule(settings, steps_per_epoch):
     return optim.warmup(schedule, settings["warmup"]) if settings["warmup"] else schedule
 
 
-def _augmentation(settings):
+def augmentation_of(settings):
+    """Return the augmentation of ``crop`` (pixels) and ``mirror``, or None without both."""
     steps = []
     if settings["crop"]:
         steps.append(lambda images, rng: augment.random_crop(images, settings["crop"], rng))

@@ -34,6 +34,8 @@ ORDER = [
     "training",
     "profiling",
     "latency",
+    "quantization",
+    "manifold",
     "checkpoint",
     "plots",
     "course",
@@ -177,7 +179,9 @@ def public(module):
                     yield f"{module.__name__}.{name}.{method}", getattr(item, method)
 
 
-DOCUMENTED = ["shapes", "parallel", "ops", "nn", "models", "cost", "optim", "profiling", "latency"]
+DOCUMENTED = [
+    "shapes", "parallel", "ops", "nn", "models", "cost", "optim", "profiling", "latency", "quantization", "manifold",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("package", DOCUMENTED)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npnets import nn, optim, parallel
-from npnets.optim import SGD, ExponentialMovingAverage, RMSProp
+from npnets.optim import SGD, ExponentialMovingAverage, RMSProp, Stale
 
 SHAPES = {"conv.w": (3, 2, 4, 5), "bn.gamma": (5,), "bn.beta": (5,), "fc.w": (5, 3), "scale": ()}
 
@@ -219,6 +219,122 @@ def test_a_step_without_all_gradients_changes_nothing():
         optimizer.step()
     assert np.array_equal(before, weights(parameters))
     assert all(np.array_equal(state[name], array) for name, array in optimizer.state_dict().items())
+
+
+def gradient(w, t):
+    """Return a gradient at the weights ``w`` of batch ``t``; it depends on both."""
+    return np.asarray(np.sin(w + t) + 0.3 * w, w.dtype)
+
+
+def train_stale(optimizer, steps):
+    """Make steps of a training in which each worker computes its gradient with the weights in the model."""
+    for t in steps:
+        optimizer.fetch()
+        for p in optimizer.optimizer.parameters:
+            p.grad = gradient(p.value, t)
+        optimizer.learning_rate = 0.1 / (t + 1)
+        optimizer.step()
+
+
+def plain(parameters, learning_rate, weight_decay):
+    return SGD(parameters, learning_rate, weight_decay=weight_decay)
+
+
+@pytest.mark.parametrize("kind", [RMSProp, SGD, plain])
+@pytest.mark.parametrize("workers", [1, 2, 5, 20])
+def test_each_gradient_is_as_old_as_there_are_other_workers(kind, workers):
+    own, server = make_parameters(0), make_parameters(0)
+    wd, optimizer = 0.5, kind(server, 0.1, weight_decay=0.0)
+    past = [[p.value.copy() for p in server]]
+    for t in range(8):
+        for p, old in zip(server, past[max(t - (workers - 1), 0)]):
+            p.grad = gradient(old, t) + wd * p.decay * old
+        optimizer.learning_rate = 0.1 / (t + 1)
+        optimizer.step()
+        past.append([p.value.copy() for p in server])
+
+    stale = Stale(kind(own, 0.1, weight_decay=wd), workers)
+    train_stale(stale, range(8))
+    np.testing.assert_allclose(weights(own), weights(server), rtol=1e-12)
+    now, old = (np.concatenate([w.ravel() for w in past[k]]) for k in (-1, max(8 - (workers - 1), 0)))
+    assert stale.lag() == pytest.approx(np.linalg.norm(now - old) / np.linalg.norm(now), rel=1e-9)
+    assert (stale.lag() == 0) == (workers == 1)
+
+
+@every_optimizer
+def test_one_worker_is_the_optimizer_itself(make):
+    alone, other = make_parameters(0, np.float32), make_parameters(0, np.float32)
+    optimizer, stale = make(alone), Stale(make(other), 1)
+    rng, same = np.random.default_rng(1), np.random.default_rng(1)
+    for _ in range(3):
+        train(optimizer, rng, 1)
+        stale.fetch()
+        draw_gradients(other, same)
+        stale.step()
+    assert np.array_equal(weights(alone), weights(other))
+
+
+def test_between_the_steps_the_model_has_the_servers_weights():
+    parameters = make_parameters(0)
+    values, first = [p.value for p in parameters], weights(parameters)
+    stale = Stale(SGD(parameters, 0.1), 3)
+    train_stale(stale, range(2))
+    server = weights(parameters)
+    stale.fetch()
+    assert np.array_equal(weights(parameters), first)  # of before the first step
+    with pytest.raises(ValueError, match="no gradient for scale"):
+        parameters[-1].grad = None
+        stale.step()
+    assert np.array_equal(weights(parameters), first)
+    train_stale(stale, [2])
+    assert not np.array_equal(weights(parameters), server)
+    stale.fetch()
+    assert not np.array_equal(weights(parameters), first)  # of after the first step
+    assert all(p.value is value for p, value in zip(parameters, values))
+
+
+def test_stale_gradients_need_weights_that_were_fetched_and_a_worker():
+    parameters = make_parameters(0)
+    stale = Stale(SGD(parameters, 0.1), 2)
+    train_stale(stale, range(1))
+    before = weights(parameters)
+    with pytest.raises(ValueError, match=r"call fetch\(\) before the forward pass"):
+        stale.step()
+    assert np.array_equal(weights(parameters), before)
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        Stale(SGD(parameters, 0.1), 0)
+
+
+@every_optimizer
+@pytest.mark.parametrize("stopped_after", [0, 1, 6])
+def test_stale_gradients_are_continued_bit_for_bit(make, stopped_after):
+    whole = Stale(make(make_parameters(0, np.float32)), 4)
+    train_stale(whole, range(10))
+    first = Stale(make(make_parameters(0, np.float32)), 4)
+    train_stale(first, range(stopped_after))
+    state, stopped = first.state_dict(), [p.value.copy() for p in first.optimizer.parameters]
+    assert {array.dtype for name, array in state.items() if name == "past" or "." in name} == {np.dtype(np.float32)}
+    train_stale(first, range(stopped_after, 10))
+    assert np.array_equal(weights(first.optimizer.parameters), weights(whole.optimizer.parameters))
+
+    parameters = make_parameters(9, np.float32)  # of another start
+    resumed = Stale(make(parameters), 4)
+    for p, value in zip(parameters, stopped):
+        p.value[...] = value
+    resumed.load_state_dict(state)  # copies: what came after has not changed them
+    train_stale(resumed, range(stopped_after, 10))
+    assert np.array_equal(weights(parameters), weights(whole.optimizer.parameters))
+
+
+def test_a_state_of_another_number_of_workers_is_refused():
+    stale, other = (Stale(SGD(make_parameters(0), 0.1, momentum=0.9), workers) for workers in (2, 3))
+    train_stale(stale, range(3))
+    train_stale(other, range(3))
+    before = stale.state_dict()
+    with pytest.raises(ValueError, match=r"past has shape \(3, \d+\), not \(2, \d+\)"):
+        stale.load_state_dict(other.state_dict())
+    assert all(np.array_equal(before[name], array) for name, array in stale.state_dict().items())
+    assert repr(stale) == "Stale(SGD(momentum=0.9, nesterov=False, weight_decay=0.0), workers=2)"
 
 
 @pytest.mark.parametrize(

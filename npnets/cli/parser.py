@@ -243,7 +243,7 @@ def _add_experiment(subparsers):
         "Run an experiment of a paper: a training for each variant and seed, several side by side. Each leaves a JSON\n"
         "file in notebooks/results/. What is recorded there is not run again. Ctrl-C saves; the same command goes on.",
         "experiments:\n"
-        + "".join(f"  {name:12} {one.section}\n" for name, one in experiments.EXPERIMENTS.items())
+        + "".join(f"  {name:18} {one.section}\n" for name, one in experiments.EXPERIMENTS.items())
         + "\nexamples:\n"
         "  python -m npnets experiment list\n"
         "  python -m npnets experiment batch_norm --variants baseline bn_x5 --small\n"

@@ -19,7 +19,21 @@ from pathlib import Path
 
 from npnets import parallel
 from npnets.datasets import SubsetWarning
-from npnets.experiments import activations, batch_norm, records, running, single
+from npnets.experiments import (
+    activations,
+    batch_norm,
+    expansion,
+    factorized,
+    linear_bottlenecks,
+    low_precision,
+    recipe,
+    records,
+    running,
+    shortcuts,
+    single,
+    staleness,
+    width_resolution,
+)
 from npnets.experiments.experiment import IMAGES, Data, Experiment, check_known, load_data
 from npnets.experiments.records import RESULTS, Curve, Record, Records
 from npnets.shapes import integer
@@ -40,7 +54,22 @@ __all__ = [
     "small",
 ]
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (activations.EXPERIMENT, batch_norm.EXPERIMENT)}
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        activations,
+        batch_norm,
+        factorized,
+        width_resolution,
+        staleness,
+        linear_bottlenecks,
+        shortcuts,
+        expansion,
+        low_precision,
+        recipe,
+    )
+}
+"""In the order of the course."""
 
 
 def names():

@@ -18,6 +18,7 @@ from npnets import datasets, models, ops, optim
 from npnets.augment import normalize
 from npnets.experiments.evaluations import Evaluations
 from npnets.experiments.experiment import Experiment
+from npnets.experiments.records import rounded
 from npnets.probes import Probes
 
 SETTINGS = {
@@ -99,7 +100,7 @@ def train(settings, data, fit):
         "diverged": diverged,
         "evaluations": evaluations.to_dict(),
         "steps": recorded[: len(activations.steps)],
-        "gradient_norms": {name: _rounded(norm) for name, norm in zip(weights, norms)},
+        "gradient_norms": {name: rounded(norm) for name, norm in zip(weights, norms)},
         "arrays": {  # T steps, 100 inputs of the last sigmoid
             "quantiles": _half(series.quantiles),  # (T, 3, 100): the 15th, 50th and 85th percentile
             "mean": _half(series.mean),  # (T, 100)
@@ -173,18 +174,13 @@ class RunningStatistics:
 
     def to_dict(self):
         """Return a list for each of the ``fields``."""
-        return {name: _rounded(row[k] for row in self.rows) for k, name in enumerate(self.fields)}
+        return {name: rounded(row[k] for row in self.rows) for k, name in enumerate(self.fields)}
 
 
 def _half(array):
     """Return an array in half precision: three significant digits, which is what a figure needs."""
     with np.errstate(over="ignore"):  # of a training that diverged
         return array.astype(np.float16)
-
-
-def _rounded(values):
-    """Return numbers with five significant digits for JSON; None for what is not finite."""
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
 
 
 EXPERIMENT = Experiment(

@@ -170,6 +170,15 @@ def duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def rounded(values):
+    """Return numbers with five significant digits for JSON; None for what is not finite.
+
+    >>> rounded(np.array([1 / 3, 2e9, np.nan]))
+    [0.33333, 2000000000.0, None]
+    """
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+
+
 def read(path):
     """Return the :class:`Record` in a file, with its arrays.
 

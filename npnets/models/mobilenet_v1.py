@@ -92,6 +92,7 @@ def mobilenet_v1(
     depth_mult=1.0,
     convolution="separable",
     shallow=False,
+    decay_depthwise=False,
     output_stride=None,
     dropout=0.001,
     padding="same",
@@ -117,6 +118,8 @@ def mobilenet_v1(
         MobileNet, with which the paper compares.
     shallow : bool
         Take ``SHALLOW_TABLE``, the other network with which it compares.
+    decay_depthwise : bool
+        Whether weight decay applies to the depthwise kernels, too; the paper puts little or none on them (section 3.2).
     output_stride : {8, 16, 32}, optional
         How many times smaller than the image the last map is. Later strides become dilations (see
         :func:`npnets.shapes.atrous_strides`).
@@ -136,7 +139,7 @@ def mobilenet_v1(
     Returns
     -------
     nn.Sequential
-        stem, blocks, pool, dropout, classifier. The depthwise kernels have no weight decay (section 3.2).
+        stem, blocks, pool, dropout, classifier.
 
     Raises
     ------
@@ -146,6 +149,11 @@ def mobilenet_v1(
     block = BLOCKS[choice(convolution, "convolution", BLOCKS)]
     if boolean(shallow, "shallow") and table is not TABLE:
         raise ValueError("shallow=True is for SHALLOW_TABLE; it goes with no other table, nor with the small network")
+    own = {}
+    if boolean(decay_depthwise, "decay_depthwise"):
+        if convolution != "separable":
+            raise ValueError(f'decay_depthwise=True needs depthwise kernels; convolution="{convolution}" has none')
+        own = {"decay_depthwise": True}
     width = multiplier(width_mult, "width_mult")
     in_channels, stem = integer(in_channels, "in_channels", 1), integer(stem, "stem", 1)
     common = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
@@ -159,7 +167,7 @@ def mobilenet_v1(
     blocks = []
     for (_, c), (stride, dilation) in zip(rows, strides):
         C_out = scale_channels(c, width)
-        blocks.append(block(C, C_out, 3, stride=stride, dilation=dilation, activation="relu", **common))
+        blocks.append(block(C, C_out, 3, stride=stride, dilation=dilation, activation="relu", **own, **common))
         C = C_out
     return nn.Sequential(
         stem=first,

@@ -20,6 +20,7 @@ from npnets.shapes import (
     atrous_strides,
     boolean,
     check_output_stride,
+    choice,
     integer,
     multiplier,
     round_channels,
@@ -71,8 +72,10 @@ def mobilenet_v2(
     stem=STEM,
     stem_stride=2,
     head=HEAD,
+    activation="relu6",
     bottleneck="linear",
     shortcut="bottleneck",
+    multiple=8,
 ):
     """Return MobileNetV2 for images of any size; the paper's are 96 to 224 pixels wide.
 
@@ -80,8 +83,8 @@ def mobilenet_v2(
     ----------
     num_classes, in_channels : int
     width_mult : float
-        Width multiplier: channels are rounded to multiples of 8. The head is never shrunk (the last remark of section
-        4), and above 1 it grows with the rest.
+        Width multiplier: channels are rounded to multiples of 8 (``multiple``). The head is never shrunk (the last
+        remark of section 4), and above 1 it grows with the rest.
     depth_mult : float
         EfficientNet's depth coefficient (its section 5.1): a row of the table is repeated ``ceil(depth n)`` times.
     output_stride : {8, 16, 32}, optional
@@ -100,10 +103,15 @@ def mobilenet_v2(
         Expansion factor, output channels, repeats, stride of the first of the repeats, as in Table 2.
     stem, stem_stride, head : int
         First and last convolution, channels before the width multiplier.
+    activation : {"relu6", "relu"}
+        Of all layers but the projections. The paper takes ReLU6 "because of its robustness when used with low-precision
+        computation".
     bottleneck : {"linear", "relu6"}
         Figure 5 (a): whether a non-linearity follows the projection.
     shortcut : {"bottleneck", "expansion", "none"}
         Figure 5 (b): what the residual connections join (see :class:`npnets.nn.InvertedResidual`).
+    multiple : int
+        The channels are multiples of it; 1 for networks whose cost must be met closely.
 
     Returns
     -------
@@ -121,25 +129,27 @@ def mobilenet_v2(
     )
     common = layer_settings(padding=padding, bn_decay=bn_decay, bn_eps=bn_eps, seed=seed, dtype=dtype)
     rng = common["rng"]
-    ablations = {"bottleneck": bottleneck, "shortcut": shortcut}
+    choice(activation, "activation", ("relu6", "relu"))
+    inside = {"activation": activation, "bottleneck": bottleneck, "shortcut": shortcut}
 
     rows = [(t, c, round_repeats(n, depth_mult), s) for t, c, n, s in table_rows(table, "t, c, n, s")]
     strides = [integer(stem_stride, "stem_stride", 1), *(s if k == 0 else 1 for *_, n, s in rows for k in range(n))]
     strides_and_rates = iter(atrous_strides(strides, check_output_stride(output_stride)))
-    C = round_channels(stem * width_mult)
-    first = nn.ConvBNAct(in_channels, C, 3, stride=next(strides_and_rates)[0], **common)
+    multiple = integer(multiple, "multiple", 1)
+    C = round_channels(stem * width_mult, multiple)
+    first = nn.ConvBNAct(in_channels, C, 3, stride=next(strides_and_rates)[0], activation=activation, **common)
     blocks = []
     for t, c, n, _ in rows:
-        C_out = round_channels(c * width_mult)
+        C_out = round_channels(c * width_mult, multiple)
         for _ in range(n):
             stride, dilation = next(strides_and_rates)
-            blocks.append(nn.InvertedResidual(C, C_out, t, stride=stride, dilation=dilation, **ablations, **common))
+            blocks.append(nn.InvertedResidual(C, C_out, t, stride=stride, dilation=dilation, **inside, **common))
             C = C_out
-    features = round_channels(head * width_mult) if width_mult > 1 else head
+    features = round_channels(head * width_mult, multiple) if width_mult > 1 else head
     return nn.Sequential(
         stem=first,
         blocks=blocks,
-        head=nn.ConvBNAct(C, features, 1, **common),
+        head=nn.ConvBNAct(C, features, 1, activation=activation, **common),
         pool=nn.GlobalAvgPool(),
         dropout=nn.Dropout(dropout, rng=rng),
         classifier=nn.Linear(features, integer(num_classes, "num_classes", 1), rng=rng, dtype=dtype),

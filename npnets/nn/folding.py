@@ -101,8 +101,8 @@ def _fold_chain(chain):
             before = name, layer
         else:
             before = before[0], folded
-            _put(chain, before[0], folded)
-            _put(chain, name, None)
+            put_child(chain, before[0], folded)
+            put_child(chain, name, None)
 
 
 def _folded(layer, following):
@@ -130,8 +130,16 @@ def _with(layer, activation, arrays):
     return twin
 
 
-def _put(module, name, child):
-    """Put another child, or None, in the place of the child of this name, so that the others keep theirs."""
+def put_child(module, name, child):
+    """Put another child, or None, in the place of the child of this name, so that the others keep theirs.
+
+    Parameters
+    ----------
+    module : Module
+    name : str
+        As in ``module.children()``: an item of a list is ``"blocks.3"``.
+    child : Module or None
+    """
     if name in vars(module):
         setattr(module, name, child)
         return

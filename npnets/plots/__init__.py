@@ -1,21 +1,13 @@
 """Every figure that more than one notebook draws, in one style.
 
-================== =====================================================
-``style.py``       colours, markers, fonts
-``curves.py``      loss and error of a training
-``comparisons.py`` several trainings beside each other, with every seed
-``steps.py``       where the time of a training step goes
-``costs.py``       parameters and multiply-adds, and accuracy over them
-``grids.py``       images and the windows of a convolution, cell by cell
-``kernels.py``     kernels and matrices as pictures
-================== =====================================================
-"""
+================== =============================================="""
 
 from npnets.plots.comparisons import curves_with_spread, seed_ranges
 from npnets.plots.costs import accuracy_over_cost, layer_costs
 from npnets.plots.curves import training_curves
 from npnets.plots.grids import convolution_step, number_grids, window_grids, window_matrix, window_rows
 from npnets.plots.kernels import kernel_tiles, matrix_equation
+from npnets.plots.spirals import recovered_curves
 from npnets.plots.steps import roofline, shares_by_kind, step_shares, step_times
 from npnets.plots.style import COLOURS, FAMILIES, KINDS, STYLE, VARIANTS, png
 
@@ -33,6 +25,7 @@ __all__ = [
     "matrix_equation",
     "number_grids",
     "png",
+    "recovered_curves",
     "roofline",
     "seed_ranges",
     "shares_by_kind",

@@ -3,9 +3,10 @@
 import numpy as np
 
 from npnets import optim
+from npnets.datasets import Dataset
 from npnets.experiments import records
 from npnets.experiments.evaluations import Evaluations
-from npnets.experiments.experiment import Experiment
+from npnets.experiments.experiment import Data, Experiment
 from tests import fakes
 
 CLOCKS = ("seconds", "command", "environment")
@@ -80,3 +81,29 @@ def numbers(images=20, classes=3, seed=0):
     """Return random class probabilities (images, classes) and labels."""
     rng = np.random.default_rng(seed)
     return rng.dirichlet(np.ones(classes), images), rng.integers(0, classes, images)
+
+
+class Captured(Exception):
+    """The arguments of ``fit``."""
+
+
+def captured(experiment, variant, data=None, **changes):
+    """Return what a variant of an experiment gives to ``fit``; by default for images of ten classes."""
+
+    def fit(model, train, test=None, **rest):
+        raise Captured({"model": model, "train": train, "test": test, **rest})
+
+    images = fakes.dataset(64, size=32, channels=3)
+    ten = Dataset(images.images, images.labels, "cifar10", tuple("0123456789"))
+    data = data or Data(ten, ten)
+    try:
+        experiment.train(experiment.settings_of(variant, 0) | changes, data, fit)
+    except Captured as found:
+        return found.args[0]
+    raise AssertionError(f"{experiment.name} has not called fit")
+
+
+def changed(experiment, variant, base):
+    """Return the settings in which a variant differs from another one."""
+    one, other = (experiment.settings_of(name, 0) for name in (variant, base))
+    return {name: value for name, value in one.items() if value != other[name]}

@@ -8,19 +8,13 @@ from npnets.experiments import batch_norm
 from npnets.experiments.batch_norm import EXPERIMENT, VARIANTS
 from npnets.experiments.records import Record, Records
 from tests import fakes
-from tests.experiments import fake_record, numbers
+from tests.experiments import captured, changed, fake_record, numbers
 
 TINY = {"epochs": 1, "width_mult": 0.1, "train_images": 64, "test_images": 20, "evaluate_every": 2, "dropout": 0.1}
 
 
 def settings(variant, seed=0):
     return EXPERIMENT.settings_of(variant, seed)
-
-
-def changed(variant, base):
-    """Return the settings in which a variant differs from another one."""
-    one, other = settings(variant), settings(base)
-    return {name: one[name] for name in one if one[name] != other[name]}
 
 
 def record(variant, seed, accuracy, *, final=0.5, arrays=None, **more):
@@ -34,11 +28,11 @@ def record(variant, seed, accuracy, *, final=0.5, arrays=None, **more):
 
 
 def test_bn_baseline_is_the_baseline_with_batch_norm_and_nothing_else():
-    assert changed("bn_baseline", "baseline") == {"batch_norm": True, "epochs": 4}
+    assert changed(EXPERIMENT, "bn_baseline", "baseline") == {"batch_norm": True, "epochs": 4}
 
 
 def test_bn_x5_makes_all_changes_of_the_paper():
-    found = changed("bn_x5", "bn_baseline")
+    found = changed(EXPERIMENT, "bn_x5", "bn_baseline")
     assert found.keys() == {
         "times", "dropout", "shuffle_shards", "weight_decay", "decays", "local_response_norm", "distortion",
     }  # fmt: skip
@@ -48,21 +42,21 @@ def test_bn_x5_makes_all_changes_of_the_paper():
 
 
 def test_bn_x30_and_the_sigmoid_differ_from_bn_x5_in_one_thing():
-    assert changed("bn_x30", "bn_x5") == {"times": 30}
-    assert changed("bn_x5_sigmoid", "bn_x5") == {"activation": "sigmoid"}
-    assert changed("baseline_x5", "baseline") == {"times": 5, "epochs": 4}
+    assert changed(EXPERIMENT, "bn_x30", "bn_x5") == {"times": 30}
+    assert changed(EXPERIMENT, "bn_x5_sigmoid", "bn_x5") == {"activation": "sigmoid"}
+    assert changed(EXPERIMENT, "baseline_x5", "baseline") == {"times": 5, "epochs": 4}
 
 
 @pytest.mark.parametrize("variant", [name for name in batch_norm.SINGLE if name.startswith("bn_x5")])
 def test_a_single_change_is_one(variant):
-    assert len(changed(variant, "bn_x5")) == 1
+    assert len(changed(EXPERIMENT, variant, "bn_x5")) == 1
 
 
 def test_six_networks_with_seeds_of_their_own_form_the_ensemble():
     seeds = [batch_norm.SEEDS[variant] for variant in batch_norm.ENSEMBLE]
     assert len(set(seeds)) == len(seeds) == 6
     for variant in batch_norm.ENSEMBLE:
-        found = changed(variant, "bn_x30")
+        found = changed(EXPERIMENT, variant, "bn_x30")
         assert found.keys() <= {"dropout", "init_scale", "keep_probabilities"} and found["keep_probabilities"]
         assert found.get("dropout", 0.0) in (0.0, 0.05, 0.1)
 
@@ -74,21 +68,11 @@ def test_the_headline_has_three_seeds():
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-class Captured(Exception):
-    """The arguments of ``fit``."""
-
-
 def arguments(variant, **changes):
     """Return what a variant gives to ``fit``."""
-    own = settings(variant) | TINY | {"dropout": settings(variant)["dropout"], "width_mult": 0.5} | changes
-    data = experiments.Data(*(fakes.dataset(64, size=32, channels=3) for _ in range(2)))
-
-    def fit(model, train, **rest):
-        raise Captured({"model": model, "train": train, **rest})
-
-    with pytest.raises(Captured) as captured:
-        batch_norm.train(own, data, fit)
-    return captured.value.args[0]
+    return captured(
+        EXPERIMENT, variant, **(TINY | {"dropout": settings(variant)["dropout"], "width_mult": 0.5} | changes)
+    )
 
 
 def test_the_settings_arrive_in_the_training():

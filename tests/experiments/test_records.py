@@ -94,6 +94,10 @@ def test_the_table_tells_what_each_variant_reached():
     assert fast.split() == ["fast", "1", "2", "50.00%", "50.00%", "50.00%", "5", "min"]
 
 
+def test_numbers_that_are_not_finite_are_none():
+    assert records.rounded([1.23456789, np.nan, np.inf]) == [1.2346, None, None]
+
+
 def test_records_are_read_back_with_their_arrays(tiny_experiment):
     ran = experiments.run("tiny", ["fast"], [0, 1], jobs=1, out=tiny_experiment / "results")
     tiny.assert_same(ran, experiments.load("tiny"))

@@ -122,13 +122,14 @@ BAD = {
     "stride_in": ([["1x1"]], 'stride_in must be "3x3", "1x1" or "last", got '),
     "multi_grid": ([4, "abc"], "multi_grid must have a rate for each"),
     "extras": ([4, "ab", None], "extras must be the channels of at most 4 maps, got "),
+    "multiple": (["x", 1.5, 0, None], "multiple must be "),
     "hidden": ([4, "ab", None], "hidden must be a list of integers, got "),
     "weight_std": (["x", None, np.inf, -1], "weight_std must be "),
     "bottleneck": ([["linear"]], 'bottleneck must be "linear" or "relu6", got '),
     "shortcut": ([["none"]], 'shortcut must be "bottleneck", "expansion" or "none", got '),
 } | {
     name: (["off", "no", 1, *([] if name == "local_response_norm" else [None])], f"{name} must be True or False, got ")
-    for name in ("batch_norm", "local_response_norm", "separable", "aspp", "shallow")
+    for name in ("batch_norm", "local_response_norm", "separable", "aspp", "shallow", "decay_depthwise")
 }  # fmt: skip
 
 

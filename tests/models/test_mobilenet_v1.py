@@ -70,6 +70,14 @@ def test_weight_decay_leaves_out_depthwise_kernels_biases_and_batch_norm():
     }
 
 
+def test_weight_decay_on_the_depthwise_kernels_if_it_is_asked_for():
+    usual, asked = (mobilenet_v1(decay_depthwise=value).parameters() for value in (False, True))
+    changed = [p.name for p, q in zip(asked, usual, strict=True) if p.decay != q.decay]
+    assert changed == [f"blocks.{k}.depthwise.w" for k in range(13)]
+    with pytest.raises(ValueError, match='needs depthwise kernels; convolution="standard" has none'):
+        mobilenet_v1(convolution="standard", decay_depthwise=True)
+
+
 def test_names():
     names = list(mobilenet_v1_small().state_dict())
     norm = ["gamma", "beta", "running_mean", "running_var"]

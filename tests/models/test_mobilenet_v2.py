@@ -92,6 +92,13 @@ def test_the_width_multiplier_leaves_the_head_alone_below_1(width_mult, stem, fi
     assert model.head.conv.C_out == model.classifier.C_in == head
 
 
+def test_channels_may_be_rounded_to_another_multiple_than_8():
+    model = mobilenet_v2(width_mult=1.1, multiple=1)
+    assert model.stem.conv.C_out == 35 and model.head.conv.C_out == 1408  # of 35.2 and 1408.0
+    assert [block.project.C_out for block in model.blocks][:6] == [18, 26, 26, 35, 35, 35]  # of 17.6, 26.4, 35.2
+    assert mobilenet_v2(width_mult=1.1, multiple=4).blocks[1].project.C_out == 28
+
+
 def test_the_table_in_the_docstring():
     rows = docstring_rows(FILE)
     assert [(width, pixels) for width, pixels, _, _ in rows] == [
@@ -193,6 +200,17 @@ def test_the_ablations_of_figure_5_have_equal_sizes(bottleneck):
     assert shortcuts == [4, 4, 0]  # three repeats, and the first bottleneck: 16 channels to 16
 
 
+def test_relu_takes_the_place_of_relu6_everywhere():
+    found = {}
+    for activation in ("relu6", "relu"):
+        model = mobilenet_v2_small(activation=activation, bottleneck="relu6")
+        norms = {path: part for path, part in model.named_modules() if isinstance(part, nn.BatchNorm)}
+        found[activation] = {path: norm.activation for path, norm in norms.items()}
+    assert set(found["relu6"].values()) == {"relu6"}
+    for path, name in found["relu"].items():  # the bottleneck has the one that is asked for there
+        assert name == ("relu6" if path.endswith("project_bn") else "relu"), path
+
+
 def test_the_small_network_halves_three_times():
     for pixels, sizes in [(28, [14, 7, 4]), (32, [16, 8, 4])]:
         inputs = block_inputs(mobilenet_v2_small(), (pixels, pixels, 3))
@@ -274,6 +292,7 @@ def test_a_table_of_ones_own():
         ({"num_classes": 10.0}, "num_classes must be an integer, got 10.0"),
         ({"in_channels": -3}, "in_channels must be at least 1, got -3"),
         ({"bottleneck": "relu"}, 'bottleneck must be "linear" or "relu6"'),
+        ({"activation": "tanh"}, 'activation must be "relu6" or "relu"'),
         ({"shortcut": "residual"}, 'shortcut must be "bottleneck", "expansion" or "none"'),
         ({"table": [(6, 16, 1)]}, r"table.* \(t, c, n, s\).*got \(6, 16, 1\)"),
         ({"table": [(0, 16, 1, 1)]}, r"\bt must be at least 1, got 0"),

@@ -124,6 +124,10 @@ CASES = {
         lambda rng, dtype: nn.InvertedResidual(3, 3, 2, shortcut="expansion", **_drawn(rng, dtype)),
         IMAGE,
     ),
+    "InvertedResidual, relu": (
+        lambda rng, dtype: nn.InvertedResidual(3, 3, 2, activation="relu", **_drawn(rng, dtype)),
+        IMAGE,
+    ),
     "InvertedResidual, none": (
         lambda rng, dtype: nn.InvertedResidual(3, 3, 2, shortcut="none", **_drawn(rng, dtype)),
         IMAGE,

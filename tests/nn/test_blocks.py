@@ -119,12 +119,12 @@ def test_the_depthwise_kernel_of_v1_has_no_weight_decay_unless_asked():
 # InvertedResidual
 
 
-def inverted_residual_by_hand(module, x, t, stride, shortcut, bottleneck, training):
+def inverted_residual_by_hand(module, x, t, stride, shortcut, bottleneck, training, clip=relu6):
     """Table 1 of MobileNetV2, and the shortcut as section 6 and Figure 5 have it."""
     by_hand = ByHand(module, training)
     keeps_shape = stride == 1 and x.shape[-1] == by_hand.state["project.w"].shape[1]
-    expanded = x if t == 1 else relu6(by_hand.bn(by_hand.pointwise(x, "expand"), "expand_bn"))
-    filtered = relu6(by_hand.bn(by_hand.depthwise(expanded, "depthwise", stride=stride), "depthwise_bn"))
+    expanded = x if t == 1 else clip(by_hand.bn(by_hand.pointwise(x, "expand"), "expand_bn"))
+    filtered = clip(by_hand.bn(by_hand.depthwise(expanded, "depthwise", stride=stride), "depthwise_bn"))
     if shortcut == "expansion" and keeps_shape:
         filtered = expanded + filtered
     y = by_hand.bn(by_hand.pointwise(filtered, "project"), "project_bn")
@@ -147,9 +147,21 @@ def test_inverted_residual_by_hand(t, C_out, stride, shortcut, bottleneck, train
 
 @training_or_not
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("t", [1, 6])
+def test_inverted_residual_with_relu_by_hand(t, shortcut, training):
+    module = block(nn.InvertedResidual, 3, 3, t, shortcut=shortcut, activation="relu")
+    getattr(module, "filtering", module).depthwise_bn.gamma.value *= 20  # beyond 6
+    x = 4 * images(2, 6, 7, 3)
+    settings = {"stride": 1, "shortcut": shortcut, "bottleneck": "linear", "training": training}
+    expected = inverted_residual_by_hand(module, x, t, **settings, clip=relu)
+    assert_same(module, x, training, expected)
+
+
+@training_or_not
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
 @pytest.mark.parametrize("t", [1, 4])
 def test_gradients_of_inverted_residuals(t, shortcut, training):
-    for settings in ({}, {"stride": 2}, {"bottleneck": "relu6"}):
+    for settings in ({}, {"stride": 2}, {"bottleneck": "relu6"}, {"activation": "relu"}):
         module = block(nn.InvertedResidual, 3, 3, t, shortcut=shortcut, **settings)
         errors = gradient_errors(module, images(3, 6, 5, 3), training=training, h=1e-7)
         assert np.median(errors) < 1e-6, (settings, errors)
@@ -200,6 +212,7 @@ def test_the_three_shortcuts_have_equally_many_parameters(C_out, stride):
     "settings, message",
     [
         ({"bottleneck": "relu"}, 'bottleneck must be "linear" or "relu6", got \'relu\''),
+        ({"activation": "swish"}, 'activation must be "relu6" or "relu", got \'swish\''),
         ({"shortcut": None}, 'shortcut must be "bottleneck", "expansion" or "none", got None'),
         ({"t": 0}, "expansion factor t must be at least 1, got 0"),
         ({"t": 1.5}, "expansion factor t must be an integer, got 1.5"),

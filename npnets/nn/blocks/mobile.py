@@ -185,6 +185,9 @@ class InvertedResidual(Bottleneck):
     t : int
         Expansion factor, applied to the input channels.
     kernel : int
+    activation : {"relu6", "relu"}
+        After the expansion and after the filter. ReLU6 in the paper, "because of its robustness when used with
+        low-precision computation".
     bottleneck : {"linear", "relu6"}
         "relu6" puts a non-linearity on the bottleneck: Figure 5 (a).
     shortcut : {"bottleneck", "expansion", "none"}
@@ -203,6 +206,7 @@ class InvertedResidual(Bottleneck):
         *,
         stride=1,
         dilation=1,
+        activation="relu6",
         bottleneck="linear",
         shortcut="bottleneck",
         padding="same",
@@ -211,6 +215,7 @@ class InvertedResidual(Bottleneck):
         rng,
         dtype=np.float32,
     ):
+        choice(activation, "activation", ("relu6", "relu"))
         choice(bottleneck, "bottleneck", ("linear", "relu6"))
         choice(shortcut, "shortcut", ("bottleneck", "expansion", "none"))
         expanded = integer(t, "expansion factor t", 1) * C_in
@@ -223,11 +228,11 @@ class InvertedResidual(Bottleneck):
         if t != 1:
             expansion = {
                 "expand": PointwiseConv2d(C_in, expanded, **weight),
-                "expand_bn": BatchNorm(expanded, activation="relu6", **norm),
+                "expand_bn": BatchNorm(expanded, activation=activation, **norm),
             }
         filtering = {
             "depthwise": DepthwiseConv2d(expanded, kernel, **spatial, **weight),
-            "depthwise_bn": BatchNorm(expanded, activation="relu6", **norm),
+            "depthwise_bn": BatchNorm(expanded, activation=activation, **norm),
         }
         if keeps_shape and shortcut == "expansion":
             filtering = {"filtering": Residual(**filtering)}
