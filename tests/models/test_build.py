@@ -116,7 +116,7 @@ BAD = {
     "survival_prob": (["x", None, 0], "survival_prob must be "),
     "stem_stride": (["x", 0], "stem_stride must be "),
     "stem_kernel": (["x", 0], "stem_kernel must be "),
-    "activation": ([None, ["relu"], "tanh"], 'activation must be "relu", "relu6", "sigmoid" or "swish", got '),
+    "activation": ([None, ["relu"], "tanh"], 'activation must be "relu'),  # which there are depends on the network
     "convolution": ([["standard"], None], 'convolution must be "separable" or "standard", got '),
     "backbone": ([["mobilenet_v1"], None], 'backbone must be "mobilenet_v1"'),
     "stride_in": ([["1x1"]], 'stride_in must be "3x3", "1x1" or "last", got '),
