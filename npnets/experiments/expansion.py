@@ -35,7 +35,7 @@ SIZES = {"large": 1.0, "small": 0.25}
 SETTINGS = common.RECIPE | {"epochs": 3, "t": 6, "cost_share": 1.0}
 VARIANTS = {f"{size}_t{t}": {"t": t, "cost_share": share} for size, share in SIZES.items() for t in EXPANSIONS}
 SEEDS = dict.fromkeys(VARIANTS, (0, 1, 2))
-SMALL = common.SMALL | {"train_images": 1000}
+SMALL = common.SMALL | {"batch_size": 16, "train_images": 1000}
 
 NARROWEST, WIDEST = 1 / 16, 16
 """Between these widths the right one is searched."""

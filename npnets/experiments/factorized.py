@@ -52,7 +52,7 @@ VARIANTS = {
     "decay_x100_depthwise": {"weight_decay": 4e-3, "decay_depthwise": True},
 }
 SEEDS = dict.fromkeys(VARIANTS, (0, 1, 2))
-SMALL = common.SMALL | {"train_images": 4000}
+SMALL = common.SMALL | {"batch_size": 16}
 
 SHALLOW_TABLE = SMALL_TABLE[:-2]
 """Without its two last rows, which repeat the one before them."""

@@ -182,7 +182,8 @@ class Progress:
         if key not in self.shares:  # what a resumed run did earlier must not make this one look fast
             self.bar.initial += share * epochs
             self.bar.n += share * epochs
-        self.bar.update((share - self.shares.get(key, share)) * epochs)
+        change = (share - self.shares.get(key, share)) * epochs
+        self.bar.update(min(change, self.bar.total - self.bar.n))  # a rounding error past the end makes tqdm warn
         self.shares[key] = share
 
     def close(self):

@@ -55,7 +55,7 @@ SEEDS = {
     variant: (0, 1, 2) if 1.0 in (changes["width_mult"], changes["resolution_mult"]) else (0,)
     for variant, changes in VARIANTS.items()
 }
-SMALL = common.SMALL | {"epochs": 1}
+SMALL = common.SMALL | {"epochs": 1, "batch_size": 16, "train_images": 640, "test_images": 200}
 
 
 def network(settings, data):
