@@ -18,7 +18,7 @@ The cost does not fall with rho^2 exactly: a map is halved with rounding up, so 
 for 28 pixels, and 3 x 3 for 24 and 20. V1 does most of its work there, and saves only 4 % with 28 pixels. And V2 rounds
 channels to multiples of 8, so that at 0.75 its stem and its first two rows are as wide as at 1.
 
-66 runs of 3 epochs should take about 75 minutes on two cores.
+66 runs of 3 epochs should take about an hour on two cores.
 """
 
 from typing import NamedTuple

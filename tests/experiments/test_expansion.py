@@ -16,7 +16,7 @@ def model_of(variant):
 
 
 def test_every_expansion_comes_in_both_sizes_with_three_seeds():
-    assert set(EXPERIMENT.variants) == {f"{size}_t{t}" for size in ("large", "small") for t in (1, 2, 3, 4, 6, 8, 10)}
+    assert set(EXPERIMENT.variants) == {f"{size}_t{t}" for size in ("large", "small") for t in (1, 2, 4, 6, 8, 10)}
     assert set(EXPERIMENT.seeds.values()) == {(0, 1, 2)} and SIZES == {"large": 1.0, "small": 0.25}
 
 
@@ -71,7 +71,7 @@ def test_every_variant_trains(made_up_images, monkeypatch):
         assert record["target_macs"] == target(share, (16, 16, 3))
         assert record["cost"]["macs"] == pytest.approx(record["target_macs"], rel=0.03)
         assert record["expanded"][1:] == [record.settings["t"] * C for C in record["channels"][:-1]]
-    assert len(EXPERIMENT.report(records).splitlines()) == 2 + 14
+    assert len(EXPERIMENT.report(records).splitlines()) == 2 + len(EXPERIMENT.variants)
 
 
 def test_the_best_expansion_is_that_with_the_highest_mean():
@@ -86,7 +86,7 @@ def test_the_best_expansion_is_that_with_the_highest_mean():
         ("large_t10", 0, 0.4),
         ("large_t10", 1, 0.8),
     ]
-    finals += [("small_t2", 0, 0.9), ("small_t3", 0, 0.2)]
+    finals += [("small_t2", 0, 0.9), ("small_t4", 0, 0.2)]
     records = Records(EXPERIMENT, [record(*one) for one in finals])
     assert expansion.best_expansion(records, "large") == 10 and expansion.best_expansion(records, "small") == 2
     with pytest.raises(ValueError, match="no network of the size 'huge' is recorded"):
