@@ -18,12 +18,14 @@ from npnets import augment, checkpoint, cost, datasets, models, optim, parallel
 
 # Every setting that decides the result of a training, with its default.
 SETTINGS = {
+    "recipe": None,
     "model": "mobilenet_v2_small",
     "dataset": "mnist",
     "data": None,
     "images": None,
     "width": 1.0,
     "dropout": 0.0,
+    "set": {},  # other settings of the model
     "epochs": None,
     "batch_size": None,
     "optimizer": "rmsprop",
@@ -49,13 +51,49 @@ DATASET_SETTINGS = {
     "cifar10": {"epochs": 30, "batch_size": 64, "crop": 4, "mirror": True},
 }
 
+# MobileNetV2 section 6.1. It names neither epsilon, which is that of TF-Slim's training script, nor the epochs.
+PAPER = {
+    "learning_rate": 0.045, "schedule": "exponential", "decay_rate": 0.98, "warmup": 0, "epsilon": 1.0,
+    "weight_decay": 4e-5, "batch_size": 96, "dropout": 0.2,
+}  # fmt: skip
+
+# For the reference models. CIFAR-10 gets a network that halves the image only in its first block, not in the stem
+# already, that repeats the last row three times (the paper: four times, SMALL_TABLE: twice), and is one and a half
+# times as wide.
+BEST = {
+    "mnist": {"epochs": 15},
+    "cifar10": {
+        "width": 1.5,
+        "set": {"stem_stride": 1, "table": [[1, 16, 1, 2], [6, 24, 2, 1], [6, 32, 2, 1], [6, 64, 3, 2]]},
+        "epochs": 42,
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.1,
+    },
+}
+
+RECIPES = {"paper": {"mnist": PAPER, "cifar10": PAPER}, "best": BEST}
+"""Recipe -> data set -> the settings that differ from the defaults."""
+
 
 def settings(given):
-    """Return all settings of a run: the given ones, and the defaults for the rest."""
-    complete = {name: given.get(name, default) for name, default in SETTINGS.items()}
-    for name, value in DATASET_SETTINGS[complete["dataset"]].items():
-        complete[name] = given.get(name, value)
-    return complete
+    """Return all settings of a run: the given ones, then those of the recipe, then the defaults.
+
+    What a recipe says of the network (its width, and ``set``) is for the model that it was made for, the default one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe.
+    """
+    recipe, dataset = given.get("recipe"), given.get("dataset", SETTINGS["dataset"])
+    usual = SETTINGS | DATASET_SETTINGS[dataset]
+    if recipe is not None:
+        if recipe not in RECIPES:
+            raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
+        other = given.get("model", usual["model"]) != usual["model"]
+        leave = ("width", "set") if other else ()
+        usual |= {name: value for name, value in RECIPES[recipe][dataset].items() if name not in leave}
+    return {name: given.get(name, usual[name]) for name in SETTINGS}
 
 
 def assemble(settings):
@@ -74,6 +112,10 @@ def assemble(settings):
         model_settings["width_mult"] = settings["width"]
     if models.has_setting(settings["model"], "image_size"):
         model_settings["image_size"] = train_set.images.shape[1]
+    twice = sorted(model_settings.keys() & settings["set"].keys())
+    if twice:
+        raise ValueError(f"--set cannot change {', '.join(twice)}: that follows from the other options or the data set")
+    model_settings |= settings["set"]
     model = models.build(settings["model"], **model_settings)
     cost.profile(model, train_set.images.shape)  # images that do not fit the model are found here
     optimizer = optimizer_of(model, settings)

@@ -106,6 +106,7 @@ def test_help_shows_a_line_that_can_be_pasted(command, capsys):
     [
         ("train", ["runs/", "checkpoint.npz", "history.json", "curves.png", "Ctrl-C", "examples:", "default: 128"]),
         ("train", ["0.9", "4e-05", "cosine", "4 for mnist", "--resume", "--out", "--threads", "--quiet"]),
+        ("train", ["--recipe {paper,best}", "stem_stride=1 bottleneck=relu6"]),
         ("train", models.classifiers()),
         ("evaluate", ["checkpoint", "--split", "--dataset", "--batch-size", "example"]),
         ("cost", ["--width", "--resolution", "--markdown", "multiply-adds", *models.names()]),
@@ -273,6 +274,24 @@ def test_resume_takes_the_same_settings_again_and_no_others(capsys):
     assert train("--out", "run", "--resume", "--epochs", "3", "--seed", "7") == 2
     assert_one_line(capsys, "epochs was 2, now 3", "seed was 0, now 7")
     assert contents(".") == before
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_train_takes_a_recipe_and_any_setting_of_the_model_and_resumes_with_them(capsys):
+    settings = ["--recipe", "paper", "--batch-size", "32", "--epochs", "1", "--model", "mobilenet_v2_small"]
+    network = ["--width", "0.25", "--set", "stem_stride=1", "table=((1,8,1,1),(2,8,1,2))"]
+    assert run("train", *settings, *network, "--out", "run", "--quiet") == 0
+    model, numbers = checkpoint.load_model("run/checkpoint.npz")
+    assert len(model.blocks) == 2 and model.stem.conv.stride == (1, 1)
+    assert numbers["about"]["command"]["learning_rate"] == 0.045 and numbers["about"]["command"]["epochs"] == 1
+    assert run("train", "--out", "run", "--resume", "--quiet", *network, "--recipe", "paper") == 0
+    capsys.readouterr()
+    assert run("train", "--out", "run", "--resume", "--set", "stem_stride=2") == 2
+    assert_one_line(capsys, "set was .'stem_stride': 1, 'table': .*, now .'stem_stride': 2")
+    for wrong, words in [("a=1 a=2", "a is set twice"), ("width_mult=2", "no setting|cannot change")]:
+        assert run("train", *settings, *network[:2], "--out", "other", "--set", *wrong.split()) == 2
+        assert_one_line(capsys, words)
+    assert not Path("other").exists()
 
 
 @pytest.mark.usefixtures("fake_data")

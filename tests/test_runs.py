@@ -35,16 +35,44 @@ def assemble(**given):
 
 def test_settings_are_complete_and_the_given_ones_win():
     assert set(runs.settings({})) == set(runs.SETTINGS)
-    chosen = {name: object() for name in runs.SETTINGS if name != "dataset"}
-    assert runs.settings(chosen | {"dataset": "cifar10"}) == chosen | {"dataset": "cifar10"}
+    chosen = {name: object() for name in runs.SETTINGS if name not in ("dataset", "recipe")}
+    for recipe in (None, *runs.RECIPES):
+        own = {"dataset": "cifar10", "recipe": recipe}
+        assert runs.settings(chosen | own) == chosen | own
 
 
 @pytest.mark.parametrize("name", datasets.NAMES)
 def test_every_data_set_has_its_defaults(name):
     settings = runs.settings({"dataset": name})
     assert settings["epochs"] == runs.DATASET_SETTINGS[name]["epochs"] >= 1
-    assert [key for key, value in settings.items() if value is None] == ["data", "images"]
+    assert [key for key, value in settings.items() if value is None] == ["recipe", "data", "images"]
     assert runs.settings({"dataset": name, "epochs": 7})["epochs"] == 7
+
+
+@pytest.mark.parametrize("dataset", datasets.NAMES)
+def test_a_recipe_stands_between_the_given_settings_and_the_defaults(dataset):
+    usual = runs.settings({"dataset": dataset})
+    for recipe, of_data in runs.RECIPES.items():
+        settings = runs.settings({"dataset": dataset, "recipe": recipe})
+        assert settings == usual | of_data[dataset] | {"recipe": recipe}
+        assert runs.settings({"dataset": dataset, "recipe": recipe, "epochs": 7}) == settings | {"epochs": 7}
+    with pytest.raises(ValueError, match="unknown recipe 'worst'; there are paper, best"):
+        runs.settings({"recipe": "worst"})
+
+
+def test_the_recipe_of_the_paper_is_that_of_its_section_6():
+    settings = runs.settings({"recipe": "paper"})
+    names = ("optimizer", "rms_decay", "momentum", "learning_rate", "decay_rate", "batch_size", "weight_decay")
+    assert [settings[name] for name in names] == ["rmsprop", 0.9, 0.9, 0.045, 0.98, 96, 0.00004]
+    assert settings["schedule"] == "exponential"
+
+
+def test_a_recipe_shapes_the_network_it_was_made_for_and_no_other():
+    best = runs.settings({"dataset": "cifar10", "recipe": "best"})
+    assert best["width"] == 1.5 and best["set"]["stem_stride"] == 1
+    other = runs.settings({"dataset": "cifar10", "recipe": "best", "model": "mobilenet_v1_small"})
+    assert other == best | {"model": "mobilenet_v1_small", "width": 1.0, "set": {}}
+    models.build(best["model"], num_classes=10, width_mult=best["width"], **best["set"])
 
 
 def test_digits_are_not_mirrored_by_default():
@@ -74,6 +102,18 @@ def test_the_model_is_built_as_told_and_can_be_built_again():
     assert arguments["model"].dropout.rate == 0.25
     again = models.build(about["model"], **json.loads(json.dumps(about["model_settings"])))
     fakes.assert_same_bits(again.state_dict(), expected.state_dict())
+
+
+def test_other_settings_of_the_model_are_passed_on():
+    table = [[1, 16, 1, 1], [2, 8, 1, 2]]
+    given = {"model": "mobilenet_v2_small", "set": {"table": table, "bottleneck": "relu6"}, "batch_size": 32}
+    arguments, about = runs.assemble(runs.settings(given))
+    assert [block.project.C_out for block in arguments["model"].blocks] == [16, 8]
+    assert about["model_settings"]["table"] == table and about["model_settings"]["bottleneck"] == "relu6"
+    with pytest.raises(ValueError, match="--set cannot change dropout, num_classes: that follows from"):
+        assemble(model="mobilenet_v2_small", set={"num_classes": 3, "dropout": 0.1})
+    with pytest.raises(ValueError, match="mobilenet_v2_small has no setting 'colour'"):
+        assemble(model="mobilenet_v2_small", set={"colour": 3})
 
 
 def test_rmsprop_gets_its_settings():

@@ -3,6 +3,7 @@
 What takes long to import is imported by the command that needs it.
 """
 
+import json
 import shlex
 import sys
 
@@ -41,6 +42,8 @@ def _run_folder(options):
     from npnets import runs
 
     given = {name: getattr(options, name) for name in runs.SETTINGS if hasattr(options, name)}
+    if "set" in given:
+        given["set"] = _plain(_unique(given["set"]))
     settings = runs.settings(given)
     if options.resume:
         folder = options.out or runs.latest_folder(settings)
@@ -51,6 +54,21 @@ def _run_folder(options):
     if (folder / "checkpoint.npz").exists():
         raise ValueError(f"{folder} holds a run already; continue it with --resume, or choose another --out")
     return folder, settings
+
+
+def _unique(pairs):
+    """Return the settings of ``--set`` as a dict."""
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name} is set twice; give it once")
+        found[name] = value
+    return found
+
+
+def _plain(settings):
+    """Return settings as they are read back from a checkpoint, with lists for tuples."""
+    return json.loads(json.dumps(settings))
 
 
 def evaluate(options):
@@ -127,11 +145,8 @@ def _described_model(options, name=None):
     """
     name = name or options.model
     settings = {"num_classes": options.classes, "in_channels": options.channels, "width_mult": options.width}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    for setting, value in options.set:
-        if setting in settings:
-            raise ValueError(f"{setting} is set twice; give it once")
-        settings[setting] = value
+    given = [(name, value) for name, value in settings.items() if value is not None]
+    settings = _unique(given + options.set)
     resolution = options.resolution or models.resolution(name)
     if models.has_setting(name, "image_size"):
         settings["image_size"] = resolution

@@ -42,7 +42,7 @@ def _command(subparsers, name, run, description, epilog=None):
 
 
 def _add_train(subparsers):
-    from npnets.runs import DATASET_SETTINGS, SETTINGS
+    from npnets.runs import DATASET_SETTINGS, RECIPES, SETTINGS
 
     parser = _command(
         subparsers,
@@ -54,7 +54,8 @@ def _add_train(subparsers):
         "  python -m npnets train\n"
         "  python -m npnets train --dataset cifar10 --epochs 20 --out runs/first\n"
         "  python -m npnets train --resume --out runs/first\n"
-        "  python -m npnets train --schedule exponential --learning-rate 0.045 --batch-size 96   (the paper's recipe)",
+        "  python -m npnets train --dataset cifar10 --recipe best     (a reference model: hours)\n"
+        "  python -m npnets train --dataset cifar10 --width 0.5 --set stem_stride=1 bottleneck=relu6",
     )
 
     def add(group, flag, help_text, **settings):
@@ -62,14 +63,18 @@ def _add_train(subparsers):
         default = SETTINGS[name]
         if default is None and any(name in defaults for defaults in DATASET_SETTINGS.values()):
             default = ", ".join(f"{defaults[name]} for {dataset}" for dataset, defaults in DATASET_SETTINGS.items())
-        if default is not None:
+        if default not in (None, {}):
             help_text += f" (default: {default})"
         group.add_argument(flag, help=help_text.replace("%", "%%"), default=argparse.SUPPRESS, **settings)
 
     what = parser.add_argument_group("what is trained on what")
+    recipe_help = "settings for the options below that are not given: those of MobileNetV2's paper, or our best"
+    add(what, "--recipe", recipe_help, choices=list(RECIPES))
     add(what, "--model", "one of " + ", ".join(models.classifiers()), choices=models.classifiers(), metavar="MODEL")
     add(what, "--width", "width multiplier", type=number)
     add(what, "--dropout", "rate before the classifier", type=number)
+    set_help = "other settings of the model, such as stem_stride=1 bottleneck=relu6"
+    add(what, "--set", set_help, metavar="NAME=VALUE", type=setting, nargs="+", action="extend")
     add(what, "--dataset", "mnist or cifar10", choices=list(DATASET_SETTINGS))
     add(what, "--data", "folder of the data sets instead of the repository's data/")
     add(what, "--images", "use only so many training images", type=whole)
