@@ -139,6 +139,7 @@ def assemble(settings):
         "average": average,
     }
     about = {"model": settings["model"], "model_settings": model_settings, "dataset": name, "command": settings}
+    about["trained_on"] = train_set.name  # a subset says so in its name
     return arguments, about
 
 

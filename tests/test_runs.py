@@ -153,7 +153,7 @@ def test_the_images_are_the_first_ones_and_the_name_says_so(fake_data):
     np.testing.assert_array_equal(arguments["train"].images, whole.images[:50])
     np.testing.assert_array_equal(arguments["train"].labels, whole.labels[:50])
     assert arguments["train"].name == "cifar10-first-50" and len(arguments["test"]) == 70
-    assert about["dataset"] == "cifar10"
+    assert about["dataset"] == "cifar10" and about["trained_on"] == "cifar10-first-50"
 
 
 @pytest.mark.parametrize("count", [0, 201])
