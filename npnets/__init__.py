@@ -41,6 +41,7 @@ In reading order
 ``course_map``      every equation, table and figure, and where it is in the code and the course
 ``notebooks``       open the notebooks, run them, hand them out without solutions
 ``runs``            a training in a folder: its settings and files
+``publish``         a reference model made of a training
 ``experiments``     the papers' experiments, run again and recorded
 ``benchmarks``      speed and memory beside other libraries
 ``cli``             ``python -m npnets``
@@ -59,8 +60,8 @@ __version__ = "0.1.0"
 # Imported when first asked for, so that `import npnets` stays quick: they bring tqdm, matplotlib and others along.
 _LATER = (
     "augment", "benchmarks", "checkpoint", "cli", "course", "course_map", "datasets", "experiments", "gradcheck",
-    "latency", "manifold", "notebooks", "parallel", "plots", "probes", "profiling", "quantization", "reference",
-    "runs", "shapes", "training",
+    "latency", "manifold", "notebooks", "parallel", "plots", "probes", "profiling", "publish", "quantization",
+    "reference", "runs", "shapes", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "cost", "models", "nn", "ops", "optim", "threads", *_LATER]

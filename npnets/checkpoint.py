@@ -55,14 +55,17 @@ def write_arrays(path, arrays):
     _write_npz(path, arrays, np.savez_compressed)
 
 
-def _write_npz(path, arrays, save=np.savez):
+def _write_npz(path, arrays, save=np.savez, largest=None):
     archive = io.BytesIO()  # whole in memory first: on a full disk, NumPy 1.26 would not close a half-written one
     save(archive, **arrays)
+    size = archive.getbuffer().nbytes
+    if largest is not None and size > largest:
+        raise ValueError(f"{path} would have {size:,} bytes, and at most {largest:,} are wanted")
     with replacing(path) as file:
         file.write(archive.getbuffer())
 
 
-def save_weights(path, model):
+def save_weights(path, model, *, largest=None):
     """Write the weights and running statistics of a model atomically; ``model.load_state_dict(path)`` reads them.
 
     Parameters
@@ -70,17 +73,19 @@ def save_weights(path, model):
     path : str or Path
         ``.npz``, or ``.safetensors`` for other programs.
     model : nn.Module
+    largest : int, optional
+        How many bytes an ``.npz`` may have at most.
 
     Raises
     ------
     ValueError
-        If the name ends otherwise.
+        If the name ends otherwise, or the file would be too large; then it is not written.
     OSError
         As :func:`write`.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
-        _write_npz(path, model.state_dict())
+        _write_npz(path, model.state_dict(), largest=largest)
     elif suffix == ".safetensors":
         from safetensors.numpy import save
 

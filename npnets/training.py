@@ -167,6 +167,36 @@ def evaluate(model, dataset, *, mean, std, batch_size=100, should_stop=None):
     return Evaluation(loss / len(dataset), float(np.mean(predictions == dataset.labels)), predictions)
 
 
+def confusion_matrix(labels, predictions, classes):
+    """Return how many images of each class were taken for each class, int64 (classes, classes).
+
+    ``counts[k, j]``: so many images of class k were taken for class j. The diagonal is what is right.
+
+    >>> confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), 3)
+    array([[1, 1, 0],
+           [0, 1, 0],
+           [0, 1, 0]])
+
+    Parameters
+    ----------
+    labels, predictions : int arrays (N,)
+        Classes from 0.
+    classes : int
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or a class is not below ``classes``.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.shape != predictions.shape or labels.ndim != 1:
+        raise ValueError(f"labels and predictions must be as many, got shapes {labels.shape}, {predictions.shape}")
+    both = np.concatenate([labels, predictions])
+    if both.size and not 0 <= both.min() <= both.max() < classes:
+        raise ValueError(f"classes must be from 0 to {classes - 1}, got {both.min()} to {both.max()}")
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
 def fit(
     model,
     train,

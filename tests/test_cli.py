@@ -28,7 +28,8 @@ from tests import fakes
 
 ROOT = Path(npnets.__file__).parents[1]
 COMMANDS = (
-    "train", "evaluate", "cost", "profile", "latency", "gradcheck", "data", "experiment", "benchmark", "notebooks",
+    "train", "evaluate", "pretrained", "cost", "profile", "latency", "gradcheck", "data", "experiment", "benchmark",
+    "notebooks",
 )  # fmt: skip
 TINY = ("--model", "mlp_batch_norm", "--batch-size", "32", "--epochs", "2", "--warmup", "0", "--threads", "1")
 
@@ -345,9 +346,11 @@ def test_evaluate_gives_the_last_result_of_the_history(average, here, capsys):
         assert lines[0] == "mlp_batch_norm on mnist (test, 70 images)"
         assert lines[1] == f"loss {last['test_loss']:.4f}, accuracy {last['test_accuracy']:.2%}"
         counts = np.bincount(fakes.dataset(70, seed=1).labels)
-        assert [line.split()[0] for line in lines[2:]] == ["rows", "columns", "chess", "grey"]
-        assert [int(line.split()[-1]) for line in lines[2:]] == counts.tolist()
-        shares = [float(line.split()[1].rstrip("%")) / 100 for line in lines[2:]]
+        table = [line.split() for line in lines[5:]]
+        assert lines[3].split() == ["class", "images", "right", "taken", "for"]
+        assert [line[0] for line in table] == ["rows", "columns", "chess", "grey"]
+        assert [int(line[1]) for line in table] == counts.tolist()
+        shares = [float(line[2].rstrip("%")) / 100 for line in table]
         assert np.dot(shares, counts) / 70 == pytest.approx(last["test_accuracy"], abs=1e-4)
 
 

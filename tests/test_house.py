@@ -42,6 +42,7 @@ ORDER = [
     "course_map",
     "notebooks",
     "runs",
+    "publish",
     "experiments",
     "benchmarks",
     "cli",

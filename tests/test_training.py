@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from npnets import nn, optim, parallel
+from npnets import nn, optim, parallel, training
 from npnets.augment import channel_statistics, normalize
 from npnets.checkpoint import Checkpoint, read
 from npnets.datasets import Dataset
@@ -325,6 +325,24 @@ def test_an_empty_test_set_is_refused_by_name():
 def test_evaluation_refuses_a_batch_size_that_is_none(batch_size):
     with pytest.raises(ValueError, match="batch_size must be"):
         evaluate(fakes.mlp(), fakes.dataset(8), mean=0.0, std=1.0, batch_size=batch_size)
+
+
+def test_a_confusion_matrix_counts_each_pair():
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 5, (2, 300))
+    counts = training.confusion_matrix(labels, predictions, 6)
+    for k in range(6):
+        for j in range(6):
+            assert counts[k, j] == np.sum((labels == k) & (predictions == j))
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "words"),
+    [([0, 1], [0], "must be as many"), ([0, 3], [0, 1], "from 0 to 2, got 0 to 3"), ([0], [-1], "got -1 to 0")],
+)
+def test_a_confusion_matrix_of_what_does_not_fit_is_refused(labels, predictions, words):
+    with pytest.raises(ValueError, match=words):
+        training.confusion_matrix(labels, predictions, 3)
 
 
 # --- Callbacks -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``python -m npnets``: train, evaluate, cost, profile, latency, gradcheck, data, experiment, benchmark, notebooks.
+"""``python -m npnets``: train, evaluate, pretrained, cost, profile, latency, gradcheck, data, experiment, ...
 
 Wrong input ends with one line on stderr and exit code 2; a training that diverges with 1; Ctrl-C with 130.
 

@@ -73,27 +73,52 @@ def _plain(settings):
 
 def evaluate(options):
     """Evaluate the model of a checkpoint on a test set, over all images and class by class."""
-    from npnets import checkpoint, datasets, training
+    from npnets import datasets, publish, training
 
-    path = options.checkpoint
+    model, about, (mean, std) = _trained(options.checkpoint)
+    test = datasets.load(options.dataset or about.get("dataset"), options.split, options.data or about.get("data"))
+    with parallel.threads(options.threads):
+        result = training.evaluate(model, test, mean=mean, std=std, batch_size=options.batch_size)
+    print(f"{about['model']} on {test.name} ({options.split}, {len(test):,} images)")
+    print(f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}\n")
+    counts = training.confusion_matrix(test.labels, result.predictions, len(test.class_names))
+    print(publish.confusion_table(test.class_names, counts.tolist()))
+
+
+def _trained(path):
+    """Return (model, what it is, (mean, std)) of a checkpoint, the folder of a run, or a reference model's name."""
+    from npnets import checkpoint
+
+    if not path.exists() and str(path) in models.pretrained_names():
+        facts = models.card(str(path))
+        return models.pretrained(str(path)), facts, [np.array(facts[name], np.float64) for name in ("mean", "std")]
     if path.is_dir():
         path = path / "checkpoint.npz"
     model, numbers = checkpoint.load_model(path)
-    name = options.dataset or numbers["about"].get("dataset")
-    root = options.data or numbers["about"].get("command", {}).get("data")
-    test = datasets.load(name, options.split, root)
     try:
-        mean, std = (np.array(numbers[name], np.float64) for name in ("mean", "std"))
+        statistics = [np.array(numbers[name], np.float64) for name in ("mean", "std")]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} does not tell mean and standard deviation of the training images") from None
-    with parallel.threads(options.threads):
-        result = training.evaluate(model, test, mean=mean, std=std, batch_size=options.batch_size)
-    print(f"{numbers['about']['model']} on {test.name} ({options.split}, {len(test):,} images)")
-    print(f"loss {result.loss:.4f}, accuracy {result.accuracy:.2%}")
-    for k, class_name in enumerate(test.class_names):
-        of_class = test.labels == k
-        if of_class.any():
-            print(f"  {class_name:12} {np.mean(result.predictions[of_class] == k):7.2%} of {of_class.sum():,}")
+    about = numbers["about"]
+    return model, about | {"data": about.get("command", {}).get("data")}, statistics
+
+
+def pretrained(options):
+    """List the reference models, tell of one, or make one of a run."""
+    from npnets import publish
+
+    beside = [f"--{name.replace('_', '-')}" for name in ("from_run", "data", "overwrite") if getattr(options, name)]
+    if options.name is None:
+        if beside:
+            raise ValueError(f"{', '.join(beside)}: name the reference model")
+        print(publish.listed())
+    elif options.from_run is None:
+        if beside:
+            raise ValueError(f"{', '.join(beside)}: goes with --from-run")
+        print(publish.described(models.card(options.name)))
+    else:
+        settings = {"data": options.data, "overwrite": options.overwrite}
+        print(publish.described(publish.publish(options.from_run, options.name, **settings)))
 
 
 # --- The other commands ----------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ def build():
     parser = _Parser(prog="python -m npnets", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=npnets.__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    adding = (_add_train, _add_evaluate, _add_cost, _add_profile, _add_latency, _add_gradcheck, _add_data)
-    for add in (*adding, _add_experiment, _add_benchmark, _add_notebooks):
+    of_models = (_add_train, _add_evaluate, _add_pretrained, _add_cost, _add_profile, _add_latency)
+    for add in (*of_models, _add_gradcheck, _add_data, _add_experiment, _add_benchmark, _add_notebooks):
         add(subparsers)
     return parser
 
@@ -109,15 +109,38 @@ def _add_evaluate(subparsers):
         subparsers,
         "evaluate",
         commands.evaluate,
-        "Evaluate a trained model: loss and accuracy over the test images, and class by class.",
-        "example:\n  python -m npnets evaluate runs/mnist-mobilenet_v2_small",
+        "Evaluate a trained model: loss and accuracy over the test images, and class by class, with what the others\n"
+        "were taken for.",
+        "examples:\n"
+        "  python -m npnets evaluate runs/mnist-mobilenet_v2_small\n"
+        "  python -m npnets evaluate mnist-mobilenet_v2-small",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint.npz, or the folder of a run")
+    checkpoint_help = "a checkpoint.npz, the folder of a run, or a reference model (`pretrained` lists them)"
+    parser.add_argument("checkpoint", type=Path, help=checkpoint_help)
     parser.add_argument("--dataset", choices=["mnist", "cifar10"], help="another data set than the run's own")
     parser.add_argument("--split", choices=["test", "train"], default="test", help="which images (default: test)")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--batch-size", type=whole, default=100, help="images at a time (default: 100)")
     _add_threads(parser)
+
+
+def _add_pretrained(subparsers):
+    parser = _command(
+        subparsers,
+        "pretrained",
+        commands.pretrained,
+        "List the reference models, which come trained, or tell of one: command, seed and commit of its training,\n"
+        "accuracy of each class, and what was taken for what. `models.pretrained(NAME)` loads it in Python.",
+        "examples:\n"
+        "  python -m npnets pretrained\n"
+        "  python -m npnets pretrained mnist-mobilenet_v2-small\n"
+        "  python -m npnets pretrained my-model --from-run runs/first      (make one of a run)",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a reference model (default: list them)")
+    from_help = "write the weights of this run, and a card, into data/pretrained/ under NAME"
+    parser.add_argument("--from-run", type=Path, metavar="RUN", help=from_help)
+    parser.add_argument("--data", type=Path, help="folder of the data sets, for its evaluation")
+    parser.add_argument("--overwrite", action="store_true", help="replace a reference model of this name")
 
 
 def _add_cost(subparsers):

@@ -21,6 +21,7 @@ from npnets.models.efficientnet import (
 from npnets.models.mlp_batch_norm import mlp_batch_norm
 from npnets.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_small
 from npnets.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_small
+from npnets.models.pretrained import card, pretrained, pretrained_names
 from npnets.models.resnet import resnet50, resnet101, resnet152
 from npnets.models.scaling import compound_scaling, scaling_of
 from npnets.models.ssd import ssd, ssdlite
@@ -65,6 +66,7 @@ __all__ = [
     "bn_inception",
     "bn_inception_small",
     "build",
+    "card",
     "classifiers",
     "compound_scaling",
     "deeplab_v3",
@@ -85,6 +87,8 @@ __all__ = [
     "mobilenet_v2",
     "mobilenet_v2_small",
     "names",
+    "pretrained",
+    "pretrained_names",
     "resnet50",
     "resnet101",
     "resnet152",
