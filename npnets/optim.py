@@ -356,6 +356,10 @@ class Stale:
         now = self._past[-1].astype(np.float64)
         return float(np.linalg.norm(now - self._past[0]) / np.linalg.norm(now))
 
+    def norm(self) -> float:
+        """Return ``|w_t|``, the length of the server's weights."""
+        return float(np.linalg.norm(self._past[-1].astype(np.float64)))
+
     def _weights(self) -> np.ndarray:
         return np.concatenate([p.value.ravel() for p in self.optimizer.parameters])  # (W,)
 

@@ -11,17 +11,18 @@ Three claims of the paper are tried.
    ``SMALL_TABLE``; they are what it has in place of the paper's five.
 3. "It was important to put very little or no weight decay (l2 regularization) on the depthwise filters since their
    [sic] are so few parameters in them" (section 3.2). Weight decay everywhere, or not on the depthwise kernels, at the
-   usual strength of 0.00004 and at ten and a hundred times as much. After each depthwise convolution comes a batch
-   norm, which takes out the scale of its kernel but for its epsilon. So smaller kernels do not make the function
-   simpler: at first the same gradient turns them faster, and in the end they are so small that the epsilon counts.
-   Therefore their norms are recorded, too.
+   usual strength of 0.00004 and at ten and a hundred times as much; and none at all. After each depthwise convolution
+   comes a batch norm, which takes out the scale of its kernel but for its epsilon. So smaller kernels do not make the
+   function simpler: at first the same gradient turns them faster, and in the end they are so small that the epsilon
+   counts. Therefore the lengths of the filters are recorded along the way, and the angle by which a step turns them
+   (see :class:`Kernels`), and in the end the variances that the batch norm behind them has seen.
 
 How this differs from the paper: ``models.mobilenet_v1_small`` at half its width (56,666 parameters, 1.05 million
 multiply-adds), images of 32 pixels, and the recipe of :mod:`npnets.experiments.common`. At this width a separable layer
 costs 7.7 times less, not 8 to 9: the fewer filters N, the more 1/N counts in 1/N + 1/9.
 
-Ten variants, three seeds and 6 epochs should take about 40 minutes on two cores, a fifth of it for the Conv MobileNet;
-therefore not the whole width.
+Eleven variants, three seeds and 6 epochs should take about 44 minutes on two cores, a fifth of it for the Conv
+MobileNet; therefore not the whole width.
 """
 
 import numpy as np
@@ -45,6 +46,7 @@ VARIANTS = {
     "standard_thin": {"convolution": "standard", "width_mult": 0.166},  # as many multiply-adds as "separable", to 2 %
     "shallow": {"shallow": True},
     "thin": {"width_mult": 0.32},  # as many multiply-adds as "shallow", to 1 %
+    "no_decay": {"weight_decay": 0.0},
     "decay_depthwise": {"decay_depthwise": True},
     "decay_x10": {"weight_decay": 4e-4},
     "decay_x10_depthwise": {"weight_decay": 4e-4, "decay_depthwise": True},
@@ -58,6 +60,7 @@ SHALLOW_TABLE = SMALL_TABLE[:-2]
 """Without its two last rows, which repeat the one before them."""
 
 QUANTILES = (0, 0.25, 0.5, 0.75, 1)
+NOTE_EVERY = 50  # steps
 
 
 def network(settings, data):
@@ -73,7 +76,81 @@ def network(settings, data):
 def train(settings, data, fit):
     """Train one network."""
     model = network(settings, data)
-    return common.train(model, settings, data, fit) | {"depthwise_norms": depthwise_norms(model)}
+    kernels = Kernels(model)
+    return common.train(model, settings, data, fit, callbacks=[kernels]) | {
+        "kernels": kernels.to_dict(),
+        "depthwise_norms": depthwise_norms(model),
+        "depthwise_variances": depthwise_variances(model),
+    }
+
+
+class Kernels:
+    """A callback that notes how long the filters of the blocks are, and by which angle a step turns them.
+
+    In front of a batch norm only the direction of a filter counts, so the angle is what a step changes in the function;
+    it falls as the filter becomes longer. A filter is what makes one output channel, which is what batch norm
+    normalizes: all of a kernel but its last axis.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With ``blocks``.
+    every : int, optional
+        Look at one step in so many; by default ``NOTE_EVERY``.
+    """
+
+    kinds = ("depthwise", "combining")
+    """The second are the pointwise convolutions, or the full ones in their place."""
+    fields = ("step", *(f"{kind}_{what}" for kind in kinds for what in ("norm", "degrees")))
+
+    def __init__(self, model, every=None):
+        self.every, self.rows = every or NOTE_EVERY, []
+        weights = [p for p in model.parameters() if p.name.startswith("blocks.") and p.name.endswith(".w")]
+        self.weights = {kind: [] for kind in self.kinds}
+        for p in weights:
+            self.weights["depthwise" if p.name.endswith("depthwise.w") else "combining"].append(p)
+
+    def before_step(self, step):
+        if (step + 1) % self.every == 0:
+            self.before = {kind: _filters(weights) for kind, weights in self.weights.items()}
+
+    def after_step(self, step):
+        if (step + 1) % self.every == 0:
+            row = [step + 1]
+            for kind, weights in self.weights.items():
+                norms, turns = [], []
+                for old, new in zip(self.before[kind], _filters(weights)):
+                    norms.append(np.linalg.norm(new, axis=0))  # (D, C) -> (C,)
+                    turns.append(_degrees(old, new))
+                row += [np.median(np.concatenate(part)) if part else np.nan for part in (norms, turns)]
+            self.rows.append(row)
+
+    def state_dict(self):
+        """Return what was noted so far, for a checkpoint."""
+        return {"rows": np.array(self.rows, np.float64).reshape(-1, len(self.fields))}
+
+    def load_state_dict(self, state):
+        """Continue from the state of :meth:`state_dict`."""
+        self.rows = [[int(step), *rest] for step, *rest in state["rows"]]
+
+    def to_dict(self):
+        """Return ``step``, and the median over all filters of a kind of their ``norm`` and turn in ``degrees``.
+
+        Lists for JSON; None where a number is not finite, or the network has no such filters.
+        """
+        steps, *columns = zip(*self.rows) if self.rows else [()] * len(self.fields)
+        return {"step": list(steps)} | {name: rounded(column) for name, column in zip(self.fields[1:], columns)}
+
+
+def _filters(weights):
+    """Return the kernels in float64, (D, C) each: a column for each filter."""
+    return [p.value.reshape(-1, p.value.shape[-1]).astype(np.float64) for p in weights]
+
+
+def _degrees(old, new):
+    """Return the angle between two filters, column by column, (D, C) -> (C,); 90 degrees to one that is zero."""
+    u, v = (w / np.maximum(np.linalg.norm(w, axis=0), 1e-300) for w in (old, new))
+    return np.degrees(2 * np.arctan2(np.linalg.norm(u - v, axis=0), np.linalg.norm(u + v, axis=0)))
 
 
 def depthwise_norms(model):
@@ -81,6 +158,15 @@ def depthwise_norms(model):
     kernels = {p.name: p.value for p in model.parameters() if p.name.endswith("depthwise.w")}
     norms = {name: np.sqrt(np.square(w, dtype=np.float64).sum(axis=(0, 1))) for name, w in kernels.items()}  # (C,) each
     return {name: rounded(np.quantile(norm, QUANTILES)) for name, norm in norms.items()}
+
+
+def depthwise_variances(model):
+    """Return name -> for each channel the running variance of the batch norm behind a depthwise convolution.
+
+    Where it is below the epsilon that is added to it, the batch norm does not make up for short filters any more.
+    """
+    norms = {name: norm for name, norm in model.named_modules() if name.endswith("depthwise_bn")}
+    return {name: rounded(norm.running_var) for name, norm in norms.items()}
 
 
 EXPERIMENT = Experiment(

@@ -11,17 +11,20 @@ RMSProp with the papers' momentum of 0.9, and SGD with the same. Momentum and de
 comes from gradients that arrived seven and more steps ago, and with 16 workers the weights that those were computed
 with are older by another 15. The learning rate is the one that suits a single worker, and it may be too large for
 several. So RMSProp is tried at a quarter and at a sixteenth of it, too, and with one worker as well: a smaller rate has
-a price of its own.
+a price of its own. And it is tried without momentum, at ten times the rate, so that a gradient counts as much in the
+end.
 
-Recorded besides: ``lag``, the distance between the worker's weights and the server's, ``|w_t - w_s| / |w_t|``. In the
-end, where the rate falls to nearly zero, so does the lag. So the networks are tested with weights that hardly move any
-more, and with running statistics of batch norm (which are as old as the gradients) that belong to them.
+Recorded besides: ``lag``, the distance between the worker's weights and the server's, ``|w_t - w_s| / |w_t|``, and
+``norm``, the length of the weights, ``|w_t|``. Wild steps make them longer, and in front of a batch norm longer weights
+turn less: so a network may live with gradients that are too old for its rate. In the end, where the rate falls to
+nearly zero, so does the lag. So the networks are tested with weights that hardly move any more, and with running
+statistics of batch norm (which are as old as the gradients) that belong to them.
 
 How this differs from the papers: the delays of real machines vary; the recipe is that of
 :mod:`npnets.experiments.common`; and the network is ``models.mobilenet_v1_small`` at half its width, as in
 :mod:`npnets.experiments.factorized`.
 
-36 runs of 4 epochs should take about 40 minutes on two cores.
+42 runs of 4 epochs should take about 47 minutes on two cores.
 """
 
 import numpy as np
@@ -41,7 +44,11 @@ RMSPROP = {
     for n in WORKERS
 }
 SGD = {f"sgd_{n}": {"workers": n, "optimizer": "sgd", "learning_rate": 0.05} for n in WORKERS}
-VARIANTS = RMSPROP | SGD
+PLAIN = {
+    f"rmsprop_{n}_plain": {"workers": n, "momentum": 0.0, "learning_rate": 10 * SETTINGS["learning_rate"]}
+    for n in (1, 16)
+}
+VARIANTS = RMSPROP | PLAIN | SGD
 SEEDS = dict.fromkeys(VARIANTS, (0, 1, 2))
 SMALL = common.SMALL | {"batch_size": 16}
 
@@ -62,6 +69,8 @@ def train(settings, data, fit):
 class Turns:
     """A callback that lets the workers take turns, and notes how far the weights of each are behind the server's.
 
+    Besides it notes the length of all the server's weights together.
+
     Parameters
     ----------
     optimizer : optim.Stale
@@ -69,7 +78,7 @@ class Turns:
         Note it after so many steps; by default ``LAG_EVERY``.
     """
 
-    fields = ("step", "lag")
+    fields = ("step", "lag", "norm")
 
     def __init__(self, optimizer, every=None):
         self.optimizer, self.every, self.rows = optimizer, every or LAG_EVERY, []
@@ -79,7 +88,7 @@ class Turns:
 
     def after_step(self, step):
         if (step + 1) % self.every == 0:
-            self.rows.append((step + 1, self.optimizer.lag()))
+            self.rows.append((step + 1, self.optimizer.lag(), self.optimizer.norm()))
 
     def state_dict(self):
         """Return what was noted so far, for a checkpoint."""
@@ -87,12 +96,12 @@ class Turns:
 
     def load_state_dict(self, state):
         """Continue from the state of :meth:`state_dict`."""
-        self.rows = [(int(step), float(lag)) for step, lag in state["rows"]]
+        self.rows = [(int(step), float(lag), float(norm)) for step, lag, norm in state["rows"]]
 
     def to_dict(self):
-        """Return ``step`` and ``lag``, a list of each for JSON; None for a lag that is not finite."""
-        steps, lags = zip(*self.rows) if self.rows else ((), ())
-        return {"step": list(steps), "lag": rounded(lags)}
+        """Return ``step``, ``lag`` and ``norm``, a list of each for JSON; None for what is not finite."""
+        steps, lags, norms = zip(*self.rows) if self.rows else ((), (), ())
+        return {"step": list(steps), "lag": rounded(lags), "norm": rounded(norms)}
 
 
 EXPERIMENT = Experiment(

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from npnets import experiments, optim, training
-from npnets.experiments.recipe import COMPARED, EXPERIMENT, RANGE_TESTS, Losses, growing, range_of, smoothed
+from npnets import experiments, nn, optim, training
+from npnets.experiments.recipe import (
+    COMPARED,
+    EXPERIMENT,
+    RANGE_TESTS,
+    Losses,
+    growing,
+    range_of,
+    root_mean_squares,
+    smoothed,
+)
 from npnets.experiments.records import Record, Records
 from tests import fakes
 from tests.experiments import captured, changed, fake_record
@@ -34,6 +43,7 @@ def test_the_first_variant_is_the_recipe_of_the_paper():
         ("epsilon_1e-3", "cosine", {"epsilon": 1e-3}),
         ("epsilon_1e-8", "cosine", {"epsilon": 1e-8}),
         ("sgd", "cosine", {"optimizer": "sgd"}),
+        ("epsilon_1_own_rate", "cosine", {"learning_rate": 0.1}),
         ("epsilon_1e-3_own_rate", "epsilon_1e-3", {"learning_rate": 0.01}),
         ("epsilon_1e-8_own_rate", "epsilon_1e-8", {"learning_rate": 0.002}),
         ("sgd_own_rate", "sgd", {"learning_rate": 0.1}),
@@ -49,7 +59,8 @@ def test_what_a_variant_changes(variant, base, changes):
 
 def test_what_is_compared_has_three_seeds():
     assert {name: EXPERIMENT.seeds[name] for name in COMPARED} == dict.fromkeys(COMPARED, (0, 1, 2))
-    assert len(COMPARED) == 9 and len(RANGE_TESTS) == 4 and set(COMPARED) | set(RANGE_TESTS) == set(EXPERIMENT.variants)
+    assert len(COMPARED) == 10 and len(RANGE_TESTS) == 4
+    assert set(COMPARED) | set(RANGE_TESTS) == set(EXPERIMENT.variants)
 
 
 def test_the_settings_arrive_in_the_training():
@@ -64,6 +75,16 @@ def test_the_settings_arrive_in_the_training():
     assert [type(one) for one in test["callbacks"]] == [Losses]
 
 
+def test_root_mean_squares_are_those_of_all_weights_together():
+    parameters = list(nn.Linear(20, 41, rng=np.random.default_rng(0)).parameters())  # 820 weights and 41 biases
+    optimizer = optim.RMSProp(parameters, 0.1)
+    roots = np.random.default_rng(0).permutation(861) / 860
+    squares = {"mean_square.w": roots[:820].reshape(20, 41) ** 2, "mean_square.b": roots[820:] ** 2}
+    optimizer.load_state_dict(optimizer.state_dict() | squares)
+    assert root_mean_squares(optimizer) == pytest.approx([0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
+    assert root_mean_squares(optim.SGD(parameters, 0.1, momentum=0.9)) is None
+
+
 def test_every_variant_trains(made_up_images, monkeypatch):
     for name, value in TINY.items():
         monkeypatch.setitem(EXPERIMENT.small, name, value)
@@ -73,6 +94,8 @@ def test_every_variant_trains(made_up_images, monkeypatch):
         assert ("range_test" in record.content) == (record.variant in RANGE_TESTS)
         if record.variant in COMPARED:
             assert record["final"] is not None and record["history"]["epochs"][-1]["step"] == 8
+            squares = record["root_mean_squares"]
+            assert squares is None if record.variant.startswith("sgd") else 0 < squares[0] < squares[-1] < 1
         elif record.diverged is None:
             assert record["range_test"]["rate"][-1] == pytest.approx(10.0)
             assert len(record["range_test"]["loss"]) == 8

@@ -26,6 +26,8 @@ def test_each_variant_differs_where_it_should():
         "rmsprop_1_sixteenth": sixteenth,
         "rmsprop_4_sixteenth": sixteenth | {"workers": 4},
         "rmsprop_16_sixteenth": sixteenth | {"workers": 16},
+        "rmsprop_1_plain": {"momentum": 0.0, "learning_rate": 0.1},
+        "rmsprop_16_plain": {"momentum": 0.0, "learning_rate": 0.1, "workers": 16},
         "sgd_1": sgd,
         "sgd_4": sgd | {"workers": 4},
         "sgd_16": sgd | {"workers": 16},
@@ -47,7 +49,7 @@ def test_optimizer_and_workers_arrive_in_the_training(variant):
     optimizer = given["optimizer"]
     assert optimizer.workers == settings["workers"] and optimizer.optimizer.names[0] == "stem.conv.w"
     assert isinstance(optimizer.optimizer, optim.RMSProp if variant.startswith("rmsprop") else optim.SGD)
-    assert optimizer.optimizer.momentum == 0.9 and optimizer.optimizer.weight_decay == 4e-5
+    assert optimizer.optimizer.momentum == settings["momentum"] and optimizer.optimizer.weight_decay == 4e-5
     assert optimizer.learning_rate == settings["learning_rate"]
     assert [type(callback) for callback in given["callbacks"]] == [Turns]
 
@@ -74,7 +76,11 @@ def test_one_worker_trains_as_without_all_this():
     plain = fit(**arguments)
     fakes.assert_same_bits(weights, arguments["model"].state_dict())
     assert fakes.without_times(history.to_dict()) == fakes.without_times(plain.to_dict())
-    assert found == {"step": [4, 8, 12, 16], "lag": [0.0] * 4}
+    of_parameters = np.concatenate([p.value.ravel() for p in arguments["model"].parameters()])
+    turns = Turns(optim.Stale(arguments["optimizer"], 2), every=1)
+    turns.after_step(0)
+    assert turns.to_dict()["norm"] == [pytest.approx(np.linalg.norm(of_parameters), rel=1e-4)]
+    assert found["step"] == [4, 8, 12, 16] and found["lag"] == [0.0] * 4 and len(found["norm"]) == 4
 
 
 def test_several_workers_train_otherwise_and_lag_behind():
@@ -113,11 +119,11 @@ def test_the_test_images_see_the_servers_weights():
 
 def test_a_lag_that_is_not_finite_is_none():
     turns = Turns(None)
-    turns.rows = [(50, np.nan), (100, 0.123456789)]
+    turns.rows = [(50, np.nan, np.inf), (100, 0.123456789, 20.0)]
     other = Turns(None)
     other.load_state_dict(turns.state_dict())
-    assert turns.to_dict() == other.to_dict() == {"step": [50, 100], "lag": [None, 0.12346]}
-    assert Turns(None).to_dict() == {"step": [], "lag": []}
+    assert turns.to_dict() == other.to_dict() == {"step": [50, 100], "lag": [None, 0.12346], "norm": [None, 20.0]}
+    assert Turns(None).to_dict() == {"step": [], "lag": [], "norm": []}
 
 
 def test_every_variant_trains(made_up_images, monkeypatch):
