@@ -255,11 +255,26 @@ def test_neighbouring_kinds_differ_in_brightness_too():
     assert len({marker for _, marker in plots.KINDS.values()}) == len(plots.KINDS)
 
 
-def test_with_and_without_batch_norm_differ_in_line_and_in_brightness():
-    colours, lines = zip(*plots.VARIANTS.values())
-    assert list(plots.VARIANTS) == ["baseline", "batch_norm"] and len(set(lines)) == 2
-    dark, light = map(plots.style.brightness, colours)
-    assert light > dark + 0.2
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("baseline", "batch_norm"),
+        ("linear", "relu", "relu6"),
+        ("none", "bottleneck", "expansion"),
+        ("large", "small"),
+        ("sgd", "epsilon_1", "epsilon_1e-3", "epsilon_1e-8"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_variants_that_are_drawn_together_differ_in_line_and_in_brightness(names):
+    colours, lines = zip(*(plots.VARIANTS[name] for name in names))
+    assert len(set(lines)) == len(names)
+    brightness = [plots.style.brightness(colour) for colour in colours]
+    assert all(light > dark + 0.1 for dark, light in itertools.pairwise(brightness))
+
+
+def test_linear_bottlenecks_with_shortcuts_look_alike_in_both_halves_of_figure_5():
+    assert plots.VARIANTS["linear"] == plots.VARIANTS["bottleneck"]
 
 
 # --- What networks cost ----------------------------------------------------------------------------------------------
@@ -307,6 +322,20 @@ def test_accuracy_over_both_costs():
     assert (left.get_xscale(), right.get_xscale()) == ("log", "log")
     assert left.get_xlabel() == "multiply-adds (billions)" and right.get_xlabel() == "parameters (millions)"
     assert sorted(text.get_text() for text in left.texts) == ["a", "both"]
+
+
+def test_a_pareto_front_is_a_staircase_that_goes_on_to_the_dearest_network():
+    lines_of = {"MobileNetV2": [[(2.0, 60.0), (1.0, 50.0)], [(4.0, 55.0)]], "MobileNetV1": [[(3.0, 40.0)]]}
+    fronts = {"here": [(2.0, 60.0), (1.0, 50.0)], "there": [(1.0, 50.0)]}
+    here, there = plots.pareto_fronts({"here": lines_of, "there": lines_of}, fronts).axes
+    front, joined, alone, v1 = here.get_lines()
+    assert (list(front.get_xdata()), list(front.get_ydata())) == ([1, 2, 4], [50, 60, 60])
+    assert front.get_drawstyle() == "steps-post"
+    assert (list(joined.get_xdata()), list(joined.get_ydata())) == ([1, 2], [50, 60])
+    assert joined.get_color() == alone.get_color() != v1.get_color() and joined.get_marker() != v1.get_marker()
+    assert [text.get_text() for text in here.get_legend().get_texts()] == ["front", "MobileNetV2", "MobileNetV1"]
+    assert list(there.get_lines()[0].get_ydata()) == [50, 50] and there.get_title() == "there"
+    assert here.get_xscale() == "log" and "millions" in here.get_xlabel() and "%" in here.get_ylabel()
 
 
 def test_labels_cover_neither_each_other_nor_markers():

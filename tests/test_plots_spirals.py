@@ -1,7 +1,10 @@
 """Figure 1 of MobileNetV2: every point is drawn where it is, and in the same colour everywhere."""
 
 import numpy as np
+import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Wedge
 
 from npnets import manifold, plots
 
@@ -29,3 +32,39 @@ def test_each_row_has_the_input_and_what_came_back():
     assert not panels[5].axison
     assert bar.get_ylabel() == "place along the curve"
     assert len(plots.png(figure)) > 1000
+
+
+def sectors(ax):
+    return [patch for patch in ax.patches if isinstance(patch, Wedge)]
+
+
+def test_every_point_lies_in_a_sector_with_its_number_of_active_coordinates():
+    rng = np.random.default_rng(2)
+    matrices = {f"n = {n}": manifold.random_matrix(2, n, rng) for n in (1, 2, 5)}
+    figure = plots.active_sectors(X, matrices, title="sectors")
+    assert isinstance(figure, Figure) and figure.get_suptitle() == "sectors"
+    assert [ax.get_title() for ax in figure.axes] == list(matrices)
+    for ax, T in zip(figure.axes, matrices.values()):
+        assert len(sectors(ax)) == 2 * T.shape[1]
+        assert sum(sector.theta2 - sector.theta1 for sector in sectors(ax)) == 360
+        angles = np.degrees(np.arctan2(*X.T[::-1]))[1:]  # the first point is the origin
+        colours = [plots.spirals.SECTORS[min(count, 2)][0] for count in np.sum(X[1:] @ T > 0, axis=1)]
+        for angle, colour in zip(angles, colours):
+            (own,) = (s for s in sectors(ax) if (angle - s.theta1) % 360 < s.theta2 - s.theta1)
+            assert to_hex(own.get_facecolor()).upper() == colour
+
+
+def test_the_number_in_a_sector_and_the_arrows_are_those_of_the_matrix():
+    T = np.array([[3.0, 0.0], [0.0, 1.0]])  # active to the right, and above
+    (ax,) = plots.active_sectors(X, {"n = 2": T}).axes
+    numbers = {tuple(np.sign(text.get_position()).astype(int)): text.get_text() for text in ax.texts if text.get_text()}
+    assert numbers == {(1, 1): "2", (-1, 1): "1", (-1, -1): "0", (1, -1): "1"}
+    assert all(abs(x) == pytest.approx(abs(y)) for x, y in (t.get_position() for t in ax.texts if t.get_text()))
+    tips = np.array([text.xy for text in ax.texts if not text.get_text()])  # arrows
+    np.testing.assert_allclose(tips / np.abs(tips).max(), np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), X)
+
+
+def test_two_columns_in_one_direction_make_no_empty_sector():
+    (ax,) = plots.active_sectors(X, {"n = 2": np.array([[1.0, 2.0], [1.0, 2.0]])}).axes
+    assert len(sectors(ax)) == 2 and [text.get_text() for text in ax.texts if text.get_text()] == ["0", "2"]

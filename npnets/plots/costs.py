@@ -103,6 +103,45 @@ def accuracy_over_cost(series, *, measure="top-1 accuracy (%)", title=""):
     return figure
 
 
+def pareto_fronts(panels, fronts, *, title=""):
+    """Draw accuracy over multiply-adds of several networks, and the front of those that no other one beats.
+
+    Parameters
+    ----------
+    panels : dict heading -> dict family -> list of lines
+        The family is one of ``FAMILIES``. A line is a list of (millions of multiply-adds, accuracy in percent), for
+        example the resolutions of one width; its points are joined.
+    fronts : dict heading -> list of (millions of multiply-adds, accuracy in percent)
+        By rising cost, from :func:`npnets.experiments.width_resolution.pareto_front`.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel for each heading. The front is a grey staircase: the best accuracy for at most so many multiply-adds.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(1 + 4.5 * len(panels), 4.4), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, (heading, families) in zip(axes, panels.items()):
+            front = sorted(fronts[heading])
+            right = max(x for lines in families.values() for line in lines for x, _ in line)
+            steps = [*front, (right, front[-1][1])]
+            ax.step(*zip(*steps), where="post", color="#BBBBBB", linewidth=5, solid_capstyle="round", label="front")
+            for family, lines in families.items():
+                colour, marker = FAMILIES[family]
+                for k, line in enumerate(lines):
+                    label = family if k == 0 else None
+                    ax.plot(*zip(*sorted(line)), marker=marker, color=colour, markersize=5, linewidth=0.8, label=label)
+            ax.set(xscale="log", xlabel="multiply-adds (millions)", ylabel="accuracy (%)", title=heading)
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.legend(loc="lower right")
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def _write_apart(ax, labels, size=7):
     """Write each label beside its point, on the first side where it covers no marker and no other label."""
     width, height = 0.62 * size, 1.2 * size  # of a character, in points

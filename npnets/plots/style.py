@@ -48,9 +48,26 @@ FAMILIES = {  # of networks: colour and marker
     "quoted": ("#666666", "x"),
 }
 
-VARIANTS = {  # of one network, without and with batch norm: colour and line
+VARIANTS = {  # of one network: colour and line
+    # without and with batch norm
     "baseline": ("#000000", "--"),
     "batch_norm": ("#0072B2", "-"),  # blue
+    # the activation, or what follows a projection to few dimensions
+    "linear": ("#0072B2", "-"),  # blue
+    "relu": ("#D55E00", "--"),  # vermilion
+    "relu6": ("#E69F00", (0, (6, 1.5, 1, 1.5))),  # orange
+    # what the shortcuts of the blocks join
+    "bottleneck": ("#0072B2", "-"),  # blue: with linear bottlenecks, it is the same network as "linear"
+    "expansion": ("#CC79A7", "-."),  # purple
+    "none": ("#000000", ":"),
+    # MobileNetV2 at two costs
+    "large": ("#D55E00", "-"),  # vermilion, as its family
+    "small": ("#E69F00", "--"),  # orange
+    # the optimizer: gradient descent with momentum, RMSProp with three epsilons
+    "sgd": ("#000000", ":"),
+    "epsilon_1": ("#0072B2", "-"),  # blue
+    "epsilon_1e-3": ("#D55E00", "--"),  # vermilion
+    "epsilon_1e-8": ("#E69F00", "-."),  # orange
 }
 
 
