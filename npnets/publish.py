@@ -121,6 +121,8 @@ def _card(model, numbers, history, test, found):
 
 def listed(root=None):
     """Return a table of the reference models that are here."""
+    if not models.pretrained_names(root):
+        return f"there are no reference models in {root or FOLDER}"
     lines = [("name", "data set", "parameters", "multiply-adds", "test accuracy", "epochs")]
     for name in models.pretrained_names(root):
         facts = models.card(name, root)

@@ -164,6 +164,8 @@ def test_damaged_files_are_refused_by_name(finished):
 
 def test_the_command_makes_one_tells_of_it_and_lists_it(finished, capsys):
     capsys.readouterr()
+    assert run("pretrained") == 0
+    assert re.fullmatch("there are no reference models in .*models\n", capsys.readouterr().out)
     assert run("pretrained", "small", "--from-run", finished) == 0
     made = capsys.readouterr().out
     assert run("pretrained", "small") == 0

@@ -8,8 +8,8 @@ first two have as many of them, and all three the same weights in the beginning,
 The network is that of :mod:`npnets.experiments.linear_bottlenecks`: about as deep as the paper's. Two of the variants
 are there, too; here they are trained longer, since Figure 5 (b) compares them to the end.
 
-Three variants, three seeds and 8 epochs should take about 55 minutes on two cores. (The blocks with a shortcut between
-the expansions are not computed as one op and take longer.)
+Three variants, three seeds and 8 epochs took 58 minutes on two cores, some of them beside other work. (The blocks with
+a shortcut between the expansions are not computed as one op and take longer.)
 """
 
 from npnets.experiments import common

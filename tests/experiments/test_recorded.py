@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from npnets import experiments
-from npnets.experiments import batch_norm
+from npnets.experiments import batch_norm, common
 
 RECORDED = [name for name in experiments.names() if any((experiments.RESULTS / name).glob("*.json"))]
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ def records(request):
 
 
 def test_the_experiments_of_the_notebooks_are_recorded():
-    assert {"activations", "batch_norm"} <= set(RECORDED)
+    assert {"activations", "batch_norm", "linear_bottlenecks", "shortcuts"} <= set(RECORDED)
 
 
 def test_every_variant_and_seed_is_recorded(records):
@@ -56,3 +56,16 @@ def test_the_readme_tells_the_results_of_batch_norm():
         row = computed[names[name]]
         assert steps == f"{row.steps:,.0f}" and factor == f"{row.speed_up:.1f}"
         assert best == f"{row.best:.1%} ({row.lowest:.1%} to {row.highest:.1%})".replace("%", " %")
+
+
+def test_the_readme_tells_the_results_of_linear_bottlenecks():
+    results = {row.variant: row for row in common.results(experiments.load("linear_bottlenecks"))}
+    rows = {"between the bottlenecks": "", "none": "_no_shortcut"}
+    for name, suffix in rows.items():
+        (cells,) = re.findall(rf"^\| {name} \|(.*)\|$", README, re.MULTILINE)
+        linear, relu6 = (results[variant + suffix] for variant in ("linear", "relu6"))
+        expected = [
+            f"{row.accuracy:.1%} ({row.lowest:.1%} to {row.highest:.1%})".replace("%", " %") for row in (linear, relu6)
+        ]
+        expected.append(f"{100 * (linear.accuracy - relu6.accuracy):.1f} points")
+        assert [cell.strip() for cell in cells.split("|")] == expected
