@@ -65,7 +65,7 @@ BEST = {
     "cifar10": {
         "width": 1.5,
         "set": {"stem_stride": 1, "table": [[1, 16, 1, 2], [6, 24, 2, 1], [6, 32, 2, 1], [6, 64, 3, 2]]},
-        "epochs": 36,
+        "epochs": 34,
         "weight_decay": 1e-4,
         "label_smoothing": 0.1,
     },
