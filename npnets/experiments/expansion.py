@@ -10,11 +10,17 @@ pixels), once at a quarter of it. As in the paper the first block always has t =
 what is left is a separable convolution with a linear output and a shortcut.
 
 For each t the width is searched whose cost is nearest (see :func:`matched_width`). For that, channels are rounded to
-whole numbers and not to multiples of 8, which would miss the cost by a tenth and more. So the large networks meet it to
-1 %, the small ones to 2 %, and the parameters come out alike, too: within 10 % of each other. Stem and bottlenecks are
-scaled, the last convolution has always 256 channels: below width 1 it is not thinned in the paper, either. What is not
-equal is time and memory: with larger t there is more for the depthwise convolutions, batch norm and ReLU6 to do, which
-move many numbers and multiply little.
+whole numbers and not to multiples of 8, which would miss the cost by a tenth and more; so all networks meet it to 1 %.
+Only what t changes is scaled: the blocks from the second on. The stem and the first block have 16 channels in the large
+networks and 8 in the small ones. Were they thinned with the rest, t = 10 would have to look at the image through six
+filters, and to expand would seem worse than it is.
+
+Three things are not equal. The last convolution has always 256 channels (below width 1 it is not thinned in the paper,
+either), and it costs the more, the wider the bottleneck in front of it: with the stem a fifth of the multiply-adds of
+the large network at t = 1, a fifteenth at t = 10; of the small ones two fifths and an eighth. It also gives those of
+t = 1 more parameters, by a third of those of t = 6; from t = 2 to 10 they fall by a fifth. And time and memory grow
+with t: there is more for the depthwise convolutions, batch norm and ReLU6 to do, which move many numbers and multiply
+little.
 
 How this differs from the paper: it shows curves over many widths, these are two points of them; and the recipe is that
 of :mod:`npnets.experiments.common`.
@@ -29,11 +35,11 @@ from npnets.models.mobilenet_v2 import SMALL_STEM, SMALL_TABLE
 from npnets.shapes import round_channels
 
 EXPANSIONS = (1, 2, 4, 6, 8, 10)
-SIZES = {"large": 1.0, "small": 0.25}
-"""Cost, as a share of that of ``mobilenet_v2_small``."""
+SIZES = {"large": {"cost_share": 1.0, "stem": SMALL_STEM}, "small": {"cost_share": 0.25, "stem": SMALL_STEM // 2}}
+"""Cost, as a share of that of ``mobilenet_v2_small``, and channels of the stem."""
 
-SETTINGS = common.RECIPE | {"epochs": 3, "t": 6, "cost_share": 1.0}
-VARIANTS = {f"{size}_t{t}": {"t": t, "cost_share": share} for size, share in SIZES.items() for t in EXPANSIONS}
+SETTINGS = common.RECIPE | {"epochs": 3, "t": 6, **SIZES["large"]}
+VARIANTS = {f"{size}_t{t}": {"t": t, **own} for size, own in SIZES.items() for t in EXPANSIONS}
 SEEDS = dict.fromkeys(VARIANTS, (0, 1, 2))
 SMALL = common.SMALL | {"batch_size": 16, "train_images": 1000}
 
@@ -41,25 +47,26 @@ NARROWEST, WIDEST = 1 / 16, 16
 """Between these widths the right one is searched."""
 
 
-def network(t, width, **settings):
-    """Return MobileNetV2 small with expansion ``t``, its stem and bottlenecks ``width`` times as wide.
+def network(t, width, stem=SMALL_STEM, **settings):
+    """Return MobileNetV2 small with expansion ``t``, its bottlenecks ``width`` times as wide.
 
     Parameters
     ----------
     t : int
         Of all blocks but the first.
     width : float
-        Factor on the channels, which are rounded to whole numbers. It leaves the last convolution alone, above 1 too.
+        Factor on the channels of all blocks but the first; they are rounded to whole numbers.
+    stem : int
+        Channels of the stem and of the first block.
     settings
         Others of ``models.mobilenet_v2_small``.
     """
-    (_, *first), *rest = SMALL_TABLE
-    rows = [(1, *first), *((t, *row) for _, *row in rest)]
-    table = [(t, round_channels(c * width, 1), n, s) for t, c, n, s in rows]
-    return models.mobilenet_v2_small(table=table, stem=round_channels(SMALL_STEM * width, 1), multiple=1, **settings)
+    (_, _, *first), *rest = SMALL_TABLE
+    table = [(1, stem, *first), *((t, round_channels(c * width, 1), n, s) for _, c, n, s in rest)]
+    return models.mobilenet_v2_small(table=table, stem=stem, multiple=1, **settings)
 
 
-def matched_width(t, macs, shape):
+def matched_width(t, macs, shape, stem=SMALL_STEM):
     """Return the width of the network with expansion ``t`` whose cost is nearest to ``macs``.
 
     The cost grows with the width in steps, one for each channel more. Halving the interval finds the two widths between
@@ -72,6 +79,8 @@ def matched_width(t, macs, shape):
         Multiply-adds for one image.
     shape : (H, W, C)
         Of the image.
+    stem : int
+        As for :func:`network`.
 
     Raises
     ------
@@ -80,7 +89,7 @@ def matched_width(t, macs, shape):
     """
 
     def cost_of(width):
-        return cost.profile(network(t, width, in_channels=shape[-1]), shape).macs
+        return cost.profile(network(t, width, stem, in_channels=shape[-1]), shape).macs
 
     low, high = NARROWEST, WIDEST
     if not cost_of(low) <= macs < cost_of(high):
@@ -100,8 +109,9 @@ def train(settings, data, fit):
     """Train one network."""
     shape = data.train.images.shape[1:]
     macs = target(settings["cost_share"], shape)
-    width = matched_width(settings["t"], macs, shape)
-    model = network(settings["t"], width, **common.for_images(data, seed=settings["seed"]))
+    t, stem = settings["t"], settings["stem"]
+    width = matched_width(t, macs, shape, stem)
+    model = network(t, width, stem, **common.for_images(data, seed=settings["seed"]))
     found = {
         "target_macs": macs,
         "width": width,

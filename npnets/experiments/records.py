@@ -67,6 +67,11 @@ class Record:
         _, accuracy = self.curve("test_accuracy")
         return float(accuracy[~np.isnan(accuracy)].max(initial=0.0))
 
+    def last(self):
+        """Return the test accuracy in the end, from 0 to 1; NaN if the training diverged or none was ever measured."""
+        _, accuracy = self.curve("test_accuracy")
+        return float(accuracy[-1]) if self.diverged is None and accuracy.size else np.nan
+
     def steps_to(self, accuracy):
         """Return the first step after which the test accuracy was at least ``accuracy``; None if it never was."""
         steps, reached = self.curve("test_accuracy")
@@ -74,7 +79,7 @@ class Record:
         return int(steps[found[0]]) if found.size else None
 
     def __repr__(self):
-        return f"Record({self.variant}, seed {self.seed}, best test accuracy {self.best():.2%})"
+        return f"Record({self.variant}, seed {self.seed}, test accuracy {self.last():.2%})"
 
 
 class Curve(NamedTuple):
@@ -144,13 +149,17 @@ class Records:
 
     def to_text(self):
         """Return a table for a terminal: what each variant reached."""
-        lines = [("variant", "seeds", "epochs", "best test accuracy", "lowest", "highest", "a run takes")]
+        heading = ("variant", "seeds", "epochs", "accuracy in the end", "lowest", "highest", "best on the way")
+        lines = [(*heading, "a run takes")]
         for variant in self.variants:
-            found, best = self.of(variant), self.best(variant)
+            found = self.of(variant)
             epochs = sorted({record.settings["epochs"] for record in found})
-            accuracies = [f"{value:.2%}" for value in (best.mean(), best.min(), best.max())]
+            last = np.array([record.last() for record in found])  # (S,)
+            there = last[~np.isnan(last)]
+            accuracies = [f"{measure(there):.2%}" if there.size else "" for measure in (np.mean, np.min, np.max)]
             diverged = sum(record.diverged is not None for record in found)
             accuracies[0] += f" ({diverged} diverged)" * bool(diverged)
+            accuracies.append(f"{self.best(variant).mean():.2%}")
             seconds = duration(float(np.median([record["seconds"] for record in found])))
             lines.append((variant, str(len(found)), ", ".join(map(str, epochs)), *accuracies, seconds))
         return text_table(lines, 1, total=False)

@@ -53,7 +53,7 @@ def sentence(record):
     """Tell the result of a run in a few words."""
     if record.diverged:
         return f"diverged at step {record.diverged['step']:,}, {record['seconds']:,.0f} s"
-    return f"test accuracy {record.best():.2%} at best, {record['seconds']:,.0f} s"
+    return f"test accuracy {record.last():.2%} in the end, {record['seconds']:,.0f} s"
 
 
 def one_by_one(tasks, experiment, progress):

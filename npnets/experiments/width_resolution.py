@@ -119,8 +119,9 @@ def summary(records):
     """Return the table of the results, the straight line of each network, and the front of both."""
     results = common.results(records)
     lines = [common.results_table(records), ""]
+    results = [one for one in results if one.variant in GRID]
     for name in NETWORKS:
-        own = [one for one in results if one.variant.startswith(name)]
+        own = [one for one in results if GRID[one.variant]["network"] == name]
         if len({one.macs for one in own if not np.isnan(one.accuracy)}) >= 2:
             line = log_linear(own)
             lines.append(

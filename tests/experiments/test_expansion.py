@@ -17,15 +17,36 @@ def model_of(variant):
 
 def test_every_expansion_comes_in_both_sizes_with_three_seeds():
     assert set(EXPERIMENT.variants) == {f"{size}_t{t}" for size in ("large", "small") for t in (1, 2, 4, 6, 8, 10)}
-    assert set(EXPERIMENT.seeds.values()) == {(0, 1, 2)} and SIZES == {"large": 1.0, "small": 0.25}
+    assert set(EXPERIMENT.seeds.values()) == {(0, 1, 2)}
+    assert {name: own["cost_share"] for name, own in SIZES.items()} == {"large": 1.0, "small": 0.25}
 
 
-@pytest.mark.parametrize("size, macs, tolerance", [("large", 4_554_240, 0.01), ("small", 1_138_560, 0.02)])
-def test_all_networks_of_a_size_cost_the_same(size, macs, tolerance):
+@pytest.mark.parametrize("size, macs", [("large", 4_554_240), ("small", 1_138_560)])
+def test_all_networks_of_a_size_cost_the_same(size, macs):
     profiles = [cost.profile(model_of(f"{size}_t{t}"), SHAPE) for t in EXPANSIONS]
-    assert [one.macs for one in profiles] == [pytest.approx(macs, rel=tolerance)] * len(EXPANSIONS)
-    params = [one.params for one in profiles]
-    assert max(params) < 1.12 * min(params)
+    assert [one.macs for one in profiles] == [pytest.approx(macs, rel=0.01)] * len(EXPANSIONS)
+
+
+@pytest.mark.parametrize("size, channels", [("large", 16), ("small", 8)])
+def test_all_networks_of_a_size_look_at_the_image_alike(size, channels):
+    for t in EXPANSIONS:
+        model = model_of(f"{size}_t{t}")
+        assert model.stem.conv.C_out == model.blocks[0].project.C_out == channels
+
+
+@pytest.mark.parametrize("size, shares", [("large", (1 / 5, 1 / 15)), ("small", (2 / 5, 1 / 8))])
+def test_stem_and_last_convolution_have_the_told_shares_of_the_cost(size, shares):
+    for t, share in zip((1, 10), shares):
+        profile = cost.profile(model_of(f"{size}_t{t}"), SHAPE)
+        outer = sum(row.macs for row in profile.rows if row.name.startswith(("stem", "head")))
+        assert outer / profile.macs == pytest.approx(share, rel=0.15)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_parameters_differ_as_told(size):
+    params = {t: cost.profile(model_of(f"{size}_t{t}"), SHAPE).params for t in EXPANSIONS}
+    assert params[1] == pytest.approx(params[6] * 4 / 3, rel=0.03)
+    assert params[10] == pytest.approx(params[2] * 4 / 5, rel=0.06)
 
 
 @pytest.mark.parametrize("variant", EXPERIMENT.variants)

@@ -70,7 +70,7 @@ def test_without_evaluations_along_the_way_those_of_the_epochs_count():
 
 def test_a_run_that_diverged_before_the_first_evaluation_has_no_accuracy():
     record = Record(fake_record(accuracy=(), steps=(), diverged={"step": 3, "message": "the loss is nan"}))
-    assert (record.best(), record.steps_to(0.1)) == (0.0, None)
+    assert (record.best(), record.steps_to(0.1)) == (0.0, None) and np.isnan(record.last())
     assert "(1 diverged)" in made(record.content).to_text()
 
 
@@ -87,11 +87,17 @@ def test_unknown_names_are_refused_with_the_closest_ones():
 
 def test_the_table_tells_what_each_variant_reached():
     text = made(
-        fake_record(seed=0), fake_record(seed=1, accuracy=(0.1, 0.3, 0.7)), fake_record("fast", seconds=300.0)
+        fake_record(seed=0), fake_record(seed=1, accuracy=(0.1, 0.9, 0.7)), fake_record("fast", seconds=300.0)
     ).to_text()
     slow, fast = text.splitlines()[2:]
-    assert slow.split() == ["slow", "2", "2", "60.00%", "50.00%", "70.00%", "60", "s"]
-    assert fast.split() == ["fast", "1", "2", "50.00%", "50.00%", "50.00%", "5", "min"]
+    assert slow.split() == ["slow", "2", "2", "55.00%", "40.00%", "70.00%", "70.00%", "60", "s"]
+    assert fast.split() == ["fast", "1", "2", "40.00%", "40.00%", "40.00%", "50.00%", "5", "min"]
+
+
+def test_a_run_that_diverged_late_has_no_accuracy_in_the_end():
+    lost = fake_record(seed=1, accuracy=(0.1, 0.9, 0.2), diverged={"step": 7, "message": "the loss is nan"})
+    row = made(fake_record(seed=0), lost).to_text().splitlines()[2]
+    assert row.split() == ["slow", "2", "2", "40.00%", "(1", "diverged)", "40.00%", "40.00%", "70.00%", "60", "s"]
 
 
 def test_numbers_that_are_not_finite_are_none():

@@ -5,9 +5,10 @@ import pytest
 
 from npnets import cost, experiments
 from npnets.experiments.common import Result
+from npnets.experiments.records import Record, Records
 from npnets.experiments.width_resolution import EXPERIMENT, GRID, log_linear, network, pareto_front
 from tests import fakes
-from tests.experiments import captured, changed
+from tests.experiments import captured, changed, fake_record
 
 
 def model_of(variant):
@@ -88,6 +89,18 @@ def test_on_the_front_is_who_is_not_beaten():
     beaten = [result(2, 0.1, "no better"), result(9, 0.8, "as dear"), result(8, np.nan, "diverged")]
     assert [one.variant for one in pareto_front([dear, *beaten, cheap])] == ["cheap", "dear"]
     assert pareto_front([]) == []
+
+
+def test_networks_with_a_thinned_last_layer_are_on_no_line_and_no_front():
+    def record(variant, macs, accuracy):
+        return Record(fake_record(variant, final={"accuracy": accuracy}, cost={"params": 1, "macs": macs}))
+
+    grid = [record("v2_1_32", 4_000_000, 0.7), record("v2_0.5_32", 1_000_000, 0.6)]
+    without, with_one = (
+        EXPERIMENT.report(Records(EXPERIMENT, [*grid, *more])).split("\n\n")[1]
+        for more in ([], [record("v2_0.5_32_shrunk", 900_000, 0.99)])
+    )
+    assert without == with_one and without.endswith("on the front: v2_0.5_32, v2_1_32")
 
 
 def test_every_variant_trains(made_up_images, monkeypatch):
