@@ -10,6 +10,10 @@ for what ReLU6 bounds it can also be 0 to 6, without any images. Weights have on
 of its channels: folding multiplies each channel by a factor of its own, and where these differ, the small ones drown,
 whatever the activation. So ``per_channel`` tells what the activation has to do with it and what has not.
 
+A range goes from the smallest to the largest number seen. One outlier makes it wide, which ReLU6 cannot have and ReLU
+can; ranges that leave out the outermost thousandth would bring the two closer. The input, the biases, the mean over the
+last map and the logits are not rounded.
+
 ======================= ==================== ================================
 mode                    weights              activations
 ======================= ==================== ================================

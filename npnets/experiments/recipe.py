@@ -44,7 +44,8 @@ from npnets.shapes import number
 OWN_RATES = {"epsilon_1": 0.1, "epsilon_1e-3": 0.01, "epsilon_1e-8": 0.002, "sgd": 0.1}
 """For epsilon 1 that of gradient descent, to which it should be close; for 1e-3 that of
 :mod:`npnets.experiments.common`; for the others one below where the smoothed loss of a range test stops falling (the
-variants ``range_epsilon_1e-8`` and ``range_sgd``)."""
+variants ``range_epsilon_1e-8`` and ``range_sgd``). They were not tuned equally, nor finely: a difference between two of
+these variants is one between two rates, too."""
 
 SETTINGS = common.RECIPE | {  # the paper's, and what it leaves open
     "epochs": 4,

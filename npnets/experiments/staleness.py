@@ -20,6 +20,8 @@ turn less: so a network may live with gradients that are too old for its rate. I
 nearly zero, so does the lag. So the networks are tested with weights that hardly move any more, and with running
 statistics of batch norm (which are as old as the gradients) that belong to them.
 
+SGD has one rate, RMSProp three: each can be compared with itself, and not which of them bears old gradients better.
+
 How this differs from the papers: the delays of real machines vary; the recipe is that of
 :mod:`npnets.experiments.common`; and the network is ``models.mobilenet_v1_small`` at half its width, as in
 :mod:`npnets.experiments.factorized`.
