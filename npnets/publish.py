@@ -45,7 +45,7 @@ def publish(run, name, *, data=None, root=None, overwrite=False):
         If there is no run, or the data set is not here.
     ValueError
         If the run is not complete, was not made with whole data sets, or its files contradict each other; if the name
-        is none, or taken; or if the weights have more than 4 MB.
+        is none, or taken; or if the weights are not in float32, or have more than 4 MB.
     """
     run, root = Path(run), Path(root or FOLDER)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
@@ -53,6 +53,9 @@ def publish(run, name, *, data=None, root=None, overwrite=False):
     if (root / f"{name}.json").exists() and not overwrite:
         raise ValueError(f"{root / name}.json exists; replace it with --overwrite, or choose another name")
     model, numbers = checkpoint.load_model(run / "checkpoint.npz")
+    dtypes = {array.dtype.name for array in model.state_dict().values()}
+    if dtypes != {"float32"}:
+        raise ValueError(f"a reference model is in float32, the weights in {run} are in {', '.join(sorted(dtypes))}")
     history, about = _history(run), numbers["about"]
     missing = history["settings"]["epochs"] - len(history["epochs"])
     if missing:
@@ -79,7 +82,9 @@ def _history(run):
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
         training.History.from_dict(history)
-        if not {"settings", "command", "environment"} <= history.keys():
+        told = {"settings": {"epochs", "seed"}, "environment": {"commit", "cores", "numpy"}}
+        told_all = all(names <= set(history.get(part, ())) for part, names in told.items())
+        if not told_all or not isinstance(history.get("command"), str):
             raise ValueError("it does not tell how it came about")
         return history
     except (ValueError, KeyError, TypeError) as error:

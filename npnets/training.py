@@ -194,7 +194,8 @@ def confusion_matrix(labels, predictions, classes):
     both = np.concatenate([labels, predictions])
     if both.size and not 0 <= both.min() <= both.max() < classes:
         raise ValueError(f"classes must be from 0 to {classes - 1}, got {both.min()} to {both.max()}")
-    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    pairs = np.multiply(labels, classes, dtype=np.int64) + predictions  # in uint8, it would overflow
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def fit(

@@ -296,6 +296,15 @@ def test_train_takes_a_recipe_and_any_setting_of_the_model_and_resumes_with_them
 
 
 @pytest.mark.usefixtures("fake_data")
+def test_train_adds_up_what_is_set_in_several_places(capsys):
+    assert train("--set", "hidden=(8,)", "--epochs", "1", "--set", "batch_norm=false", "--out", "run") == 0
+    assert checkpoint.read("run/checkpoint.npz")[1]["about"]["command"]["set"] == {"hidden": [8], "batch_norm": False}
+    capsys.readouterr()
+    assert train("--set", "hidden=(8,)", "--set", "hidden=(9,)", "--out", "other") == 2
+    assert_one_line(capsys, "hidden is set twice")
+
+
+@pytest.mark.usefixtures("fake_data")
 def test_what_does_not_decide_the_result_may_change_on_resume(capsys):
     assert train("--out", "run", "--save-every", "4") == 0
     assert run("train", "--resume", "--out", "run", "--quiet", "--save-every", "7", "--threads", "2") == 0
@@ -375,6 +384,21 @@ def test_evaluate_finds_the_data_folder_of_the_run(here, monkeypatch, capsys):
     roots.clear()
     assert run("evaluate", "run") == 0
     assert set(map(str, roots)) == {"elsewhere"}
+
+
+def test_evaluate_takes_another_data_set_and_another_folder_than_the_run(monkeypatch, capsys):
+    loaded = []
+
+    def load(name, split, root=None):
+        loaded.append((name, split, str(root)))
+        return load_fake(name, split)
+
+    monkeypatch.setattr(datasets, "load", load)
+    assert train("--out", "run", "--data", "elsewhere") == 0
+    loaded.clear()
+    assert run("evaluate", "run", "--dataset", "cifar10", "--data", "there") == 0
+    assert loaded == [("cifar10", "test", "there")]
+    assert "mlp_batch_norm on cifar10 (test, 70 images)" in capsys.readouterr().out
 
 
 def test_a_run_on_mnist_is_evaluated_to_the_accuracy_of_its_history(here, capsys):

@@ -327,7 +327,9 @@ def test_accuracy_over_both_costs():
 def test_a_pareto_front_is_a_staircase_that_goes_on_to_the_dearest_network():
     lines_of = {"MobileNetV2": [[(2.0, 60.0), (1.0, 50.0)], [(4.0, 55.0)]], "MobileNetV1": [[(3.0, 40.0)]]}
     fronts = {"here": [(2.0, 60.0), (1.0, 50.0)], "there": [(1.0, 50.0)]}
-    here, there = plots.pareto_fronts({"here": lines_of, "there": lines_of}, fronts).axes
+    figure = plots.pareto_fronts({"here": lines_of, "there": lines_of}, fronts, title="fronts")
+    here, there = figure.axes
+    assert figure.get_suptitle() == "fronts"
     front, joined, alone, v1 = here.get_lines()
     assert (list(front.get_xdata()), list(front.get_ydata())) == ([1, 2, 4], [50, 60, 60])
     assert front.get_drawstyle() == "steps-post"

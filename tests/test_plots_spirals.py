@@ -65,6 +65,41 @@ def test_the_number_in_a_sector_and_the_arrows_are_those_of_the_matrix():
     np.testing.assert_allclose(ax.lines[0].get_xydata(), X)
 
 
+def test_an_arrow_points_where_its_column_does():
+    T = np.array([[-3.0, 1.0, 0.0], [0.0, -1.0, 2.0]])
+    (ax,) = plots.active_sectors(X, {"n = 3": T}).axes
+    tips = np.array([text.xy for text in ax.texts if not text.get_text()])
+    np.testing.assert_allclose(tips / np.hypot(*tips.T)[:, None], (T / np.hypot(*T)).T, atol=1e-12)
+
+
+def test_a_number_stands_in_every_sector_that_has_room_for_it():
+    for degrees, numbers in [(20, ["0", "1", "1", "2"]), (2, ["0", "2"])]:  # between two columns
+        angles = np.radians([0, degrees])
+        (ax,) = plots.active_sectors(X, {"n = 2": np.array([np.cos(angles), np.sin(angles)])}).axes
+        assert len(sectors(ax)) == 4
+        assert sorted(text.get_text() for text in ax.texts if text.get_text()) == numbers
+
+
+def test_the_whole_curve_lies_in_the_sectors_and_in_the_panel():
+    (ax,) = plots.active_sectors(3 * X, {"n = 1": np.array([[1.0], [0.0]])}).axes
+    farthest = np.hypot(*(3 * X).T).max()
+    assert all(sector.r > farthest for sector in sectors(ax))
+    assert min(*ax.get_xlim()[1:], *ax.get_ylim()[1:], -ax.get_xlim()[0], -ax.get_ylim()[0]) > farthest
+
+
+def test_the_legend_has_the_colours_of_the_sectors():
+    figure = plots.active_sectors(X, {"n = 2": np.eye(2)})
+    (legend,) = figure.legends
+    of_label = {
+        text.get_text().partition(":")[0]: to_hex(patch.get_facecolor())
+        for text, patch in zip(legend.get_texts(), legend.get_patches())
+    }
+    first, *_ = sectors(figure.axes[0])  # from 0 to 90 degrees, where both are active
+    assert list(of_label) == ["none active", "one", "two or more"] and len(set(of_label.values())) == 3
+    assert to_hex(first.get_facecolor()) == of_label["two or more"]
+    assert {to_hex(sector.get_facecolor()) for sector in sectors(figure.axes[0])} == set(of_label.values())
+
+
 def test_two_columns_in_one_direction_make_no_empty_sector():
     (ax,) = plots.active_sectors(X, {"n = 2": np.array([[1.0, 2.0], [1.0, 2.0]])}).axes
     assert len(sectors(ax)) == 2 and [text.get_text() for text in ax.texts if text.get_text()] == ["0", "2"]

@@ -79,12 +79,41 @@ def test_the_card_tells_what_was_taken_for_what(finished):
     assert facts["test"]["per_class"] == expected
 
 
+def test_the_card_tells_of_the_training_and_not_of_the_machine_that_makes_it(finished):
+    history = json.loads((finished / "history.json").read_text())
+    there = {"npnets": "0.0", "commit": "1234567", "python": "3.11.0", "numpy": "1.26.0", "cores": 48}
+    history["environment"], history["epochs"][-1]["seconds"] = there, 300.0
+    (finished / "history.json").write_text(json.dumps(history))
+    facts = publish.publish(finished, "small")
+    assert facts["environment"] == there
+    expected = "2 epochs in 5 minutes with 48 cores, seed 3, commit 1234567, NumPy 1.26.0"
+    assert expected in publish.described(facts).splitlines()
+
+
+def test_the_card_has_the_last_result_of_the_history(finished):
+    last, test = training.History.load(finished / "history.json").epochs[-1], publish.publish(finished, "small")["test"]
+    assert (test["loss"], test["accuracy"]) == (last["test_loss"], last["test_accuracy"])
+
+
 def test_what_exists_is_replaced_only_when_asked(finished):
     publish.publish(finished, "small")
     before = {path: path.read_bytes() for path in Path("models").iterdir()}
     with pytest.raises(ValueError, match=r"small.json exists; replace it with --overwrite"):
         publish.publish(finished, "small")
     publish.publish(finished, "small", overwrite=True)
+    assert {path: path.read_bytes() for path in Path("models").iterdir()} == before
+
+
+def test_a_card_that_cannot_be_written_leaves_the_old_one(finished, monkeypatch):
+    publish.publish(finished, "small")
+    before = {path: path.read_bytes() for path in Path("models").iterdir()}
+
+    def full_for_cards(path, mode):
+        return fakes.FullDisk(path, mode) if ".json" in str(path) else open(path, mode)
+
+    monkeypatch.setattr(checkpoint, "open", full_for_cards, raising=False)
+    with pytest.raises(OSError, match="what was there before is untouched"):
+        publish.publish(finished, "small", overwrite=True)
     assert {path: path.read_bytes() for path in Path("models").iterdir()} == before
 
 
@@ -126,6 +155,29 @@ def test_a_folder_without_a_history_is_refused(content, finished):
         publish.publish(finished, "small")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {}}, {"settings": []}, {"settings": None}, {"settings": {"epochs": 2}}, {"environment": {}},
+        {"environment": None}, {"command": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_history_that_does_not_tell_how_it_came_about_is_refused(change, finished):
+    history = json.loads((finished / "history.json").read_text())
+    (finished / "history.json").write_text(json.dumps(history | change))
+    with pytest.raises(ValueError, match=r"history.json is not the history of a training"):
+        publish.publish(finished, "small")
+    assert not Path("models").exists()
+
+
+def test_weights_in_another_precision_are_refused(finished):
+    assert run("train", *TINY, "--quiet", "--out", "double", "--set", "dtype=float64") == 0
+    with pytest.raises(ValueError, match="a reference model is in float32, the weights in double are in float64"):
+        publish.publish("double", "small")
+    assert not Path("models").exists()
+
+
 def test_weights_that_are_too_large_are_not_written(finished, monkeypatch):
     monkeypatch.setattr(publish, "LARGEST", 1000)
     with pytest.raises(ValueError, match=r"small.npz would have [\d,]+ bytes, and at most 1,000 are wanted"):
@@ -159,6 +211,22 @@ def test_damaged_files_are_refused_by_name(finished):
             models.card("small")
 
 
+def test_another_folder_has_reference_models_of_its_own(finished):
+    facts = publish.publish(finished, "small", root="there")
+    assert not Path("models").exists() and models.pretrained_names() == []
+    assert models.pretrained_names("there") == ["small"] and models.card("small", "there") == facts
+    expected, _ = checkpoint.load_model(finished / "checkpoint.npz")
+    fakes.assert_same_bits(models.pretrained("small", Path("there")).state_dict(), expected.state_dict())
+    assert publish.listed("there").splitlines()[-1].startswith("small")
+    assert publish.listed().startswith("there are no reference models in")
+
+
+def test_names_are_sorted(here):
+    for name in ("e", "b", "d", "a", "c", "f"):
+        (here / f"{name}.json").touch()
+    assert models.pretrained_names(here) == ["a", "b", "c", "d", "e", "f"]
+
+
 # --- The commands ----------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +246,41 @@ def test_the_command_makes_one_tells_of_it_and_lists_it(finished, capsys):
     assert listed[:2] == ["small", "mnist"] and listed[-1] == "2"
 
 
+def test_the_list_has_each_number_under_its_heading(finished):
+    facts = publish.publish(finished, "small")
+    cells = [re.split(r" {2,}", line.strip()) for line in publish.listed().splitlines()]
+    assert dict(zip(cells[0], cells[-1])) == {
+        "name": "small",
+        "data set": "mnist",
+        "parameters": f"{facts['params']:,}",
+        "multiply-adds": f"{facts['macs']:,}",
+        "test accuracy": f"{facts['test']['accuracy']:.2%}",
+        "epochs": "2",
+    }
+
+
+def test_the_command_passes_on_the_data_folder_and_overwrites_when_asked(finished, monkeypatch, capsys):
+    roots = []
+
+    def load(name, split, root=None):
+        roots.append(str(root))
+        return load_fake(name, split)
+
+    monkeypatch.setattr(datasets, "load", load)
+    make = "pretrained", "small", "--from-run", finished, "--data", "elsewhere"
+    assert run(*make) == 0 and run(*make) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(*make, "--overwrite") == 0
+    assert roots == ["elsewhere", "elsewhere"]
+
+
+def test_evaluate_prefers_a_run_here_to_a_reference_model_of_its_name(finished, capsys):
+    publish.publish(finished, "small")
+    Path("small").mkdir()
+    assert run("evaluate", "small") == 2
+    assert re.search("there is no checkpoint small.checkpoint.npz", capsys.readouterr().err)
+
+
 def test_evaluate_takes_the_name_of_a_reference_model(finished, capsys):
     publish.publish(finished, "small")
     capsys.readouterr()
@@ -191,7 +294,9 @@ def test_evaluate_takes_the_name_of_a_reference_model(finished, capsys):
     ("arguments", "words"),
     [
         (["--from-run", "run"], "--from-run: name the reference model"),
+        (["--data", "here"], "--data: name the reference model"),
         (["x", "--overwrite"], "--overwrite: goes with --from-run"),
+        (["x", "--data", "here"], "--data: goes with --from-run"),
         (["x"], "unknown reference model 'x'"),
         (["x", "--from-run", "nowhere"], "there is no checkpoint nowhere"),
     ],

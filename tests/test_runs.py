@@ -9,6 +9,7 @@ import pytest
 
 from npnets import checkpoint, datasets, models, optim, runs, training
 from npnets.datasets import Dataset
+from npnets.models.mobilenet_v2 import SMALL_TABLE
 from tests import fakes
 
 
@@ -65,6 +66,7 @@ def test_the_recipe_of_the_paper_is_that_of_its_section_6():
     names = ("optimizer", "rms_decay", "momentum", "learning_rate", "decay_rate", "batch_size", "weight_decay")
     assert [settings[name] for name in names] == ["rmsprop", 0.9, 0.9, 0.045, 0.98, 96, 0.00004]
     assert settings["schedule"] == "exponential"
+    assert [settings[name] for name in ("epsilon", "warmup", "dropout")] == [1.0, 0, 0.2]  # TF-Slim, none, section 4
 
 
 def test_a_recipe_shapes_the_network_it_was_made_for_and_no_other():
@@ -73,6 +75,15 @@ def test_a_recipe_shapes_the_network_it_was_made_for_and_no_other():
     other = runs.settings({"dataset": "cifar10", "recipe": "best", "model": "mobilenet_v1_small"})
     assert other == best | {"model": "mobilenet_v1_small", "width": 1.0, "set": {}}
     models.build(best["model"], num_classes=10, width_mult=best["width"], **best["set"])
+
+
+def test_the_best_network_for_cifar10_halves_the_image_in_its_first_block_and_repeats_the_last_row_three_times():
+    best = runs.settings({"dataset": "cifar10", "recipe": "best"})
+    expansion, channels, repeats, strides = zip(*best["set"]["table"])
+    assert [expansion, channels] == list(zip(*SMALL_TABLE))[:2]
+    assert (repeats, strides) == ((1, 2, 2, 3), (2, 1, 1, 2))
+    digits = runs.settings({"dataset": "mnist", "recipe": "best"})
+    assert (digits["width"], digits["set"]) == (1.0, {})
 
 
 def test_digits_are_not_mirrored_by_default():
@@ -271,6 +282,13 @@ def test_saved_settings_come_back_and_differences_are_all_named(tmp_path):
     with pytest.raises(ValueError, match=r"epochs was 5, now 6; seed was 1, now 2") as caught:
         runs.saved_settings(tmp_path / "run", {"epochs": 6, "seed": 2, "width": 1.0})
     assert str(tmp_path / "run") in str(caught.value)
+
+
+def test_a_run_is_not_resumed_with_another_recipe(tmp_path):
+    save_settings(tmp_path / "run", {"command": runs.settings({"recipe": "paper"})})
+    assert runs.saved_settings(tmp_path / "run", {"recipe": "paper"})["learning_rate"] == 0.045
+    with pytest.raises(ValueError, match="recipe was paper, now best"):
+        runs.saved_settings(tmp_path / "run", {"recipe": "best"})
 
 
 @pytest.mark.parametrize("about", [{}, {"command": None}, {"command": {}}, {"command": [1]}, None, "text"], ids=str)

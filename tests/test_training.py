@@ -336,9 +336,20 @@ def test_a_confusion_matrix_counts_each_pair():
             assert counts[k, j] == np.sum((labels == k) & (predictions == j))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_a_confusion_matrix_of_small_integers_has_room_for_all_pairs(dtype):
+    each = np.arange(100, dtype=dtype)
+    assert np.array_equal(training.confusion_matrix(each, each[::-1], 100), np.eye(100)[::-1])
+
+
 @pytest.mark.parametrize(
     ("labels", "predictions", "words"),
-    [([0, 1], [0], "must be as many"), ([0, 3], [0, 1], "from 0 to 2, got 0 to 3"), ([0], [-1], "got -1 to 0")],
+    [
+        ([0, 1], [0], "must be as many"),
+        ([[0], [1]], [[0], [1]], "must be as many"),
+        ([0, 3], [0, 1], "from 0 to 2, got 0 to 3"),
+        ([0], [-1], "got -1 to 0"),
+    ],
 )
 def test_a_confusion_matrix_of_what_does_not_fit_is_refused(labels, predictions, words):
     with pytest.raises(ValueError, match=words):
