@@ -25,8 +25,8 @@ network costs 7.7 times less (its layers 5.8 to 8.4 times), not 8 to 9: the fewe
 in them as at half the width. RMSProp divides the weight decay with the rest of the gradient: 0.004 is not that of
 gradient descent.
 
-Eleven variants, three seeds and 6 epochs should take about 44 minutes on two cores, a fifth of it for the Conv
-MobileNet; therefore not the whole width.
+Eleven variants, three seeds and 6 epochs took an hour on two cores, a seventh of it for the Conv MobileNet; therefore
+not the whole width.
 """
 
 import numpy as np

@@ -22,7 +22,7 @@ def records(request):
 
 
 def test_the_experiments_of_the_notebooks_are_recorded():
-    assert {"activations", "batch_norm", "linear_bottlenecks", "shortcuts"} <= set(RECORDED)
+    assert {"activations", "batch_norm", "factorized", "linear_bottlenecks", "shortcuts"} <= set(RECORDED)
 
 
 def test_every_variant_and_seed_is_recorded(records):
