@@ -58,14 +58,27 @@ def test_the_readme_tells_the_results_of_batch_norm():
         assert best == f"{row.best:.1%} ({row.lowest:.1%} to {row.highest:.1%})".replace("%", " %")
 
 
+def with_range(result):
+    return f"{result.accuracy:.1%} ({result.lowest:.1%} to {result.highest:.1%})".replace("%", " %")
+
+
+def test_the_readme_tells_the_results_of_factorized():
+    results = {row.variant: row for row in common.results(experiments.load("factorized"))}
+    rows = {
+        "Conv MobileNet": "standard", "Conv MobileNet, thinned to the cost of the next": "standard_thin",
+        "MobileNet": "separable", "Shallow MobileNet": "shallow", "thinner MobileNet": "thin",
+    }  # fmt: skip
+    for name, variant in rows.items():
+        (cells,) = re.findall(rf"^\| {name} \|(.*)\|$", README, re.MULTILINE)
+        row = results[variant]
+        assert [cell.strip() for cell in cells.split("|")][:2] == [f"{row.macs / 1e6:.2f} M", with_range(row)]
+
+
 def test_the_readme_tells_the_results_of_linear_bottlenecks():
     results = {row.variant: row for row in common.results(experiments.load("linear_bottlenecks"))}
     rows = {"between the bottlenecks": "", "none": "_no_shortcut"}
     for name, suffix in rows.items():
         (cells,) = re.findall(rf"^\| {name} \|(.*)\|$", README, re.MULTILINE)
         linear, relu6 = (results[variant + suffix] for variant in ("linear", "relu6"))
-        expected = [
-            f"{row.accuracy:.1%} ({row.lowest:.1%} to {row.highest:.1%})".replace("%", " %") for row in (linear, relu6)
-        ]
-        expected.append(f"{100 * (linear.accuracy - relu6.accuracy):.1f} points")
-        assert [cell.strip() for cell in cells.split("|")] == expected
+        gain = f"{100 * (linear.accuracy - relu6.accuracy):.1f} points"
+        assert [cell.strip() for cell in cells.split("|")] == [with_range(linear), with_range(relu6), gain]
