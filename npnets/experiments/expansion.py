@@ -15,12 +15,13 @@ Only what t changes is scaled: the blocks from the second on. The stem and the f
 networks and 8 in the small ones. Were they thinned with the rest, t = 10 would have to look at the image through six
 filters, and to expand would seem worse than it is.
 
-Three things are not equal. The last convolution has always 256 channels (below width 1 it is not thinned in the paper,
+Some things are not equal. The last convolution has always 256 channels (below width 1 it is not thinned in the paper,
 either), and it costs the more, the wider the bottleneck in front of it: with the stem a fifth of the multiply-adds of
 the large network at t = 1, a fifteenth at t = 10; of the small ones two fifths and an eighth. It also gives those of
-t = 1 more parameters, by a third of those of t = 6; from t = 2 to 10 they fall by a fifth. And time and memory grow
-with t: there is more for the depthwise convolutions, batch norm and ReLU6 to do, which move many numbers and multiply
-little.
+t = 1 more parameters, by a third of those of t = 6; from t = 2 to 10 they fall by a sixth and by a fifth. And time and
+memory grow with t: there is more for the depthwise convolutions, batch norm and ReLU6 to do, which move many numbers
+and multiply little. Finally, the fixed first block throttles t = 1, whose second block filters only those 16 or 8
+channels before it widens them; so what is said of expansion should rest on t = 2 to 10.
 
 How this differs from the paper: it shows curves over many widths, these are two points of them; and the recipe is that
 of :mod:`npnets.experiments.common`.
