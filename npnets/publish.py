@@ -156,6 +156,6 @@ def confusion_table(class_names, counts):
     lines = [("class", "images", "right", "taken for")]
     for k, (name, row) in enumerate(zip(class_names, counts)):
         others = sorted((-count, other) for other, count in enumerate(row) if other != k and count)
-        mistakes = ", ".join(f"{class_names[other]} {-count}" for count, other in others)
+        mistakes = ", ".join(f"{-count} as {class_names[other]}" for count, other in others)
         lines.append((name, f"{sum(row):,}", f"{row[k] / sum(row):.2%}" if sum(row) else "", mistakes))
     return text_table(lines, (0, 3), total=False)

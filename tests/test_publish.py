@@ -309,7 +309,7 @@ def test_wrong_options_are_told_in_a_line(arguments, words, capsys):
 
 def test_the_table_tells_the_mistakes_by_their_number():
     table = publish.confusion_table(("cat", "dog", "bird"), [[7, 2, 3], [0, 4, 0], [0, 0, 0]]).splitlines()
-    assert re.split(r" {2,}", table[2]) == ["cat", "12", "58.33%", "bird 3, dog 2"]
+    assert re.split(r" {2,}", table[2]) == ["cat", "12", "58.33%", "3 as bird, 2 as dog"]
     assert table[3].split() == ["dog", "4", "100.00%"] and table[4].split() == ["bird", "0"]
 
 
@@ -338,3 +338,15 @@ def test_a_reference_model_of_mnist_does_what_its_card_says(name, monkeypatch):
     found = training.evaluate(model, test, mean=facts["mean"], std=facts["std"])
     counts = training.confusion_matrix(test.labels, found.predictions, 10)
     assert np.abs(counts - facts["test"]["confusion"]).sum() <= 4  # rounding may move an image on another processor
+
+
+def test_the_readme_tells_what_comes_trained():
+    readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `((?:mnist|cifar10)-[^`]*)` \|(.*)\|$", readme, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == NAMES
+    for name, cells in rows:
+        facts = models.card(name, FOLDER)
+        minutes, accuracy = facts["seconds"] / 60, f"{facts['test']['accuracy']:.2%}".replace("%", " %")
+        epochs = str(len(facts["history"]["epochs"]))
+        expected = [f"{facts['params']:,}", f"{facts['macs']:,}", epochs, f"{minutes:.0f} minutes", accuracy]
+        assert [cell.strip() for cell in cells.split("|")] == expected

@@ -113,7 +113,7 @@ def _add_evaluate(subparsers):
         "were taken for.",
         "examples:\n"
         "  python -m npnets evaluate runs/mnist-mobilenet_v2_small\n"
-        "  python -m npnets evaluate my-model                         (a reference model)",
+        "  python -m npnets evaluate mnist-mobilenet_v2-small         (a reference model)",
     )
     checkpoint_help = "a checkpoint.npz, the folder of a run, or a reference model (`pretrained` lists them)"
     parser.add_argument("checkpoint", type=Path, help=checkpoint_help)
@@ -133,7 +133,7 @@ def _add_pretrained(subparsers):
         "accuracy of each class, and what was taken for what. `models.pretrained(NAME)` loads it in Python.",
         "examples:\n"
         "  python -m npnets pretrained\n"
-        "  python -m npnets pretrained my-model\n"
+        "  python -m npnets pretrained mnist-mobilenet_v2-small\n"
         "  python -m npnets pretrained my-model --from-run runs/first      (make one of a run)",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a reference model (default: list them)")
