@@ -17,8 +17,8 @@ which are rho = 1, 0.875, 0.75 and 0.625; the images of fewer pixels are made fr
 
 The cost does not fall with rho^2 exactly: a map is halved with rounding up, so the last maps are 4 x 4 both for 32 and
 for 28 pixels, and 3 x 3 for 24 and 20. V1 does most of its work there, and saves only 4 % with 28 pixels. And V2 rounds
-channels to multiples of 8, so that at 0.75 its stem and its first two rows are as wide as at 1, and at 0.25 all layers
-before the last row have 8.
+channels to multiples of 8, so that at 0.75 its stem and its first two rows are as wide as at 1, and at 0.25 all
+bottlenecks before the last row have 8.
 
 V1 beside V2 compares these two networks, not two kinds of blocks. V1 works mostly on maps of 4 x 4, V2 of 8 x 8; V1 has
 ReLU and V2 ReLU6; and V2's depthwise filters have weight decay. A thinned last convolution makes the network cheaper
