@@ -29,7 +29,6 @@ def test_each_variant_differs_where_it_should():
         "rmsprop_1_plain": {"momentum": 0.0, "learning_rate": 0.1},
         "rmsprop_16_plain": {"momentum": 0.0, "learning_rate": 0.1, "workers": 16},
         "sgd_1": sgd,
-        "sgd_4": sgd | {"workers": 4},
         "sgd_16": sgd | {"workers": 16},
     }
     assert set(EXPERIMENT.seeds.values()) == {(0, 1, 2)}
