@@ -57,9 +57,13 @@ def publish(run, name, *, data=None, root=None, overwrite=False):
     if dtypes != {"float32"}:
         raise ValueError(f"a reference model is in float32, the weights in {run} are in {', '.join(sorted(dtypes))}")
     history, about = _history(run), numbers["about"]
-    missing = history["settings"]["epochs"] - len(history["epochs"])
-    if missing:
-        raise ValueError(f"the training in {run} is not complete: {missing} epochs are missing; continue with --resume")
+    asked, there = history["settings"]["epochs"], len(history["epochs"])
+    if there < asked:
+        raise ValueError(f"the training in {run} is not complete: {there} of {asked} epochs; continue with --resume")
+    if there > asked:
+        raise ValueError(f"{run}/history.json has {there} epochs, its settings ask for {asked}: which is right?")
+    if about.get("dataset") not in datasets.NAMES:
+        raise ValueError(f"{run}/checkpoint.npz does not name its data set: it was not written by `npnets train`")
     test = datasets.load(about["dataset"], "test", data)
     for part in (about.get("trained_on"), test.name):
         if part != about["dataset"]:

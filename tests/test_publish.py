@@ -126,9 +126,24 @@ def test_a_name_is_one_for_a_file(name, finished):
 def test_a_training_that_has_not_ended_is_refused(finished):
     history = json.loads((finished / "history.json").read_text())
     (finished / "history.json").write_text(json.dumps(history | {"epochs": history["epochs"][:1]}))
-    with pytest.raises(ValueError, match="not complete: 1 epochs are missing; continue with --resume"):
+    with pytest.raises(ValueError, match="not complete: 1 of 2 epochs; continue with --resume"):
         publish.publish(finished, "small")
     assert not Path("models").exists()
+
+
+def test_a_history_longer_than_its_settings_is_refused(finished):
+    history = json.loads((finished / "history.json").read_text())
+    (finished / "history.json").write_text(json.dumps(history | {"epochs": 2 * history["epochs"]}))
+    with pytest.raises(ValueError, match=r"history.json has 4 epochs, its settings ask for 2"):
+        publish.publish(finished, "small")
+
+
+def test_a_checkpoint_that_does_not_name_its_data_set_is_refused(finished):
+    arrays, numbers = checkpoint.read(finished / "checkpoint.npz")
+    del numbers["about"]["dataset"]
+    checkpoint.write(finished / "checkpoint.npz", arrays, numbers)
+    with pytest.raises(ValueError, match="does not name its data set"):
+        publish.publish(finished, "small")
 
 
 def test_a_part_of_a_data_set_is_refused(finished, monkeypatch):
