@@ -125,7 +125,7 @@ class Kernels:
                 norms, turns = [], []
                 for old, new in zip(self.before[kind], _filters(weights)):
                     norms.append(np.linalg.norm(new, axis=0))  # (D, C) -> (C,)
-                    turns.append(_degrees(old, new))
+                    turns.append(degrees_between(old, new))
                 row += [np.median(np.concatenate(part)) if part else np.nan for part in (norms, turns)]
             self.rows.append(row)
 
@@ -151,8 +151,12 @@ def _filters(weights):
     return [p.value.reshape(-1, p.value.shape[-1]).astype(np.float64) for p in weights]
 
 
-def _degrees(old, new):
-    """Return the angle between two filters, column by column, (D, C) -> (C,); 90 degrees to one that is zero."""
+def degrees_between(old, new):
+    """Return the angle between two filters, column by column, (D, C) -> (C,); 90 degrees to one that is zero.
+
+    The arc cosine of their product would be inaccurate for small angles, at which the cosine is flat. For unit vectors
+    u and v, ``|u - v|`` is twice the sine of half the angle and ``|u + v|`` twice its cosine.
+    """
     u, v = (w / np.maximum(np.linalg.norm(w, axis=0), 1e-300) for w in (old, new))
     return np.degrees(2 * np.arctan2(np.linalg.norm(u - v, axis=0), np.linalg.norm(u + v, axis=0)))
 
