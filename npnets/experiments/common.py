@@ -1,11 +1,11 @@
 """What the experiments on small MobileNets share: the recipe, the training, and the table of the results.
 
 An experiment takes ``RECIPE`` into its settings, changes what it must, and calls :func:`train`. The recipe is that of
-MobileNetV2, section 6.1 (RMSProp with decay and momentum 0.9, weight decay 0.00004), but for three things. The papers
-multiply the rate by 0.98 after each of hundreds of epochs; here there are so few that it would hardly fall, so it falls
-to nearly zero along half a cosine, after a short rise. The rate is 0.01 with an epsilon of 0.001, as ``npnets train``
-has them; the papers' 0.045 belongs to an epsilon of 1, that of TF-Slim's training script. And a step has 64 images, not
-96.
+MobileNetV2, section 6.1 (RMSProp with decay and momentum 0.9, weight decay 0.00004), but for three things. The paper
+multiplies the rate by 0.98 after each epoch, of which it must have had hundreds for that to matter; here there are so
+few that it would hardly fall, so it falls to nearly zero along half a cosine, after a short rise. The rate is 0.01 with
+an epsilon of 0.001, as ``npnets train`` has them; the papers' 0.045 belongs to an epsilon of 1, that of TF-Slim's
+training script. And a step has 64 images, not 96.
 
 The accuracy that counts is that of all test images after the last step, not the best along the way: to choose the best
 step by the test images would flatter networks whose accuracy jumps.

@@ -14,7 +14,7 @@ rate of its own.
 ================= ==================================================================================================
 variants          what they compare
 ================= ==================================================================================================
-paper, cosine     0.98 an epoch: in a few epochs the rate hardly falls, over the hundreds of the paper it does; and
+paper, cosine     0.98 an epoch: in a few epochs the rate hardly falls, over some hundreds it does; and
                   half a cosine, down to zero. Whatever follows differs from ``cosine`` in one thing, or in the rate too
 no_dropout        without dropout
 epsilon_...       RMSProp's epsilon, at 0.045 and at the rate ``OWN_RATES``
@@ -30,7 +30,8 @@ overfit in so few, and dropout has little to prevent.
 Recorded besides: how large ``sqrt(ms)`` is in the end, to which epsilon must be compared (see
 :func:`root_mean_squares`).
 
-Nine variants with three seeds and 2 epochs, and four range tests, should take about 40 minutes on two cores.
+Eight variants with three seeds, one with a single seed (it is far off) and 2 epochs, and four range tests, took 35
+minutes on two cores.
 """
 
 import numpy as np
@@ -75,7 +76,7 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RANGE = {"epochs": 1, "schedule": "range", "rates": (1e-5, 10.0)}
 RANGE_TESTS = {"range_epsilon_1": RANGE} | {f"range_{name}": RANGE | change for name, change in CHANGES.items()}
 VARIANTS = COMPARED | RANGE_TESTS
-SEEDS = dict.fromkeys(COMPARED, (0, 1, 2)) | dict.fromkeys(RANGE_TESTS, (0,))
+SEEDS = dict.fromkeys(COMPARED, (0, 1, 2)) | dict.fromkeys((*RANGE_TESTS, "epsilon_1e-8"), (0,))
 SMALL = common.SMALL | {"warmup": 0}
 
 

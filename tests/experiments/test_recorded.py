@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from npnets import experiments
-from npnets.experiments import batch_norm, common
+from npnets.experiments import batch_norm, common, expansion, low_precision
 
 RECORDED = [name for name in experiments.names() if any((experiments.RESULTS / name).glob("*.json"))]
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -22,8 +22,7 @@ def records(request):
 
 
 def test_the_experiments_of_the_notebooks_are_recorded():
-    of_notebooks = {"activations", "batch_norm", "factorized", "width_resolution", "linear_bottlenecks", "shortcuts"}
-    assert of_notebooks <= set(RECORDED)
+    assert sorted(RECORDED) == sorted(experiments.names())  # the notebooks so far use them all
 
 
 def test_every_variant_and_seed_is_recorded(records):
@@ -83,3 +82,40 @@ def test_the_readme_tells_the_results_of_linear_bottlenecks():
         linear, relu6 = (results[variant + suffix] for variant in ("linear", "relu6"))
         gain = f"{100 * (linear.accuracy - relu6.accuracy):.1f} points"
         assert [cell.strip() for cell in cells.split("|")] == [with_range(linear), with_range(relu6), gain]
+
+
+def percents(row):
+    """Return the cells of a row of the README's tables, whose beginning is given, without those of the beginning."""
+    (cells,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", README, re.MULTILINE)
+    return [cell.strip() for cell in cells.split("|")]
+
+
+def told(shares):
+    return [f"{share:.1%}".replace("%", " %") for share in shares]
+
+
+def test_the_readme_tells_the_results_of_staleness():
+    results = {row.variant: row.accuracy for row in common.results(experiments.load("staleness"))}
+    for workers in (1, 4, 16):
+        rates = ("", "_quarter", "_sixteenth")
+        assert percents(f"{workers}") == told(results[f"rmsprop_{workers}{rate}"] for rate in rates)
+
+
+def test_the_readme_tells_the_results_of_expansion():
+    results = {row.variant: row for row in common.results(experiments.load("expansion"))}
+    for size, own in expansion.SIZES.items():
+        macs = expansion.target(own["cost_share"], (32, 32, 3))
+        rows = [results[f"{size}_t{t}"] for t in (1, 2, 4, 6, 10)]
+        assert percents(f"{macs / 1e6:.2f} M") == told(row.accuracy for row in rows)
+        assert [row.macs for row in rows] == [pytest.approx(macs, rel=0.01)] * 5
+
+
+def test_the_readme_tells_the_results_of_low_precision():
+    records = experiments.load("low_precision")
+    modes = {"activations": "activations", "weights": "weights"}
+    modes |= {"weights, a range for each channel": "weights_per_channel"}
+    for heading, mode in modes.items():
+        for name, variant in {"ReLU6": "relu6", "ReLU": "relu"}.items():
+            bits, each = low_precision.accuracies(records, variant, mode)
+            assert bits == [8, 6, 5, 4, 3]
+            assert percents(f"{heading} | {name}") == told(each.mean(axis=0))

@@ -31,7 +31,7 @@ def test_each_variant_differs_where_it_should():
         "sgd_1": sgd,
         "sgd_16": sgd | {"workers": 16},
     }
-    assert set(EXPERIMENT.seeds.values()) == {(0, 1, 2)}
+    assert all(seeds == ((0,) if name.startswith("sgd") else (0, 1, 2)) for name, seeds in EXPERIMENT.seeds.items())
 
 
 def test_the_network_is_the_separable_one_of_factorized():
