@@ -17,11 +17,12 @@ filters, and to expand would seem worse than it is.
 
 Some things are not equal. The last convolution has always 256 channels (below width 1 it is not thinned in the paper,
 either), and it costs the more, the wider the bottleneck in front of it: with the stem a fifth of the multiply-adds of
-the large network at t = 1, a fifteenth at t = 10; of the small ones two fifths and an eighth. It also gives those of
-t = 1 more parameters, by a third of those of t = 6; from t = 2 to 10 they fall by a sixth and by a fifth. And time and
+the large network at t = 1, a fifteenth at t = 10; of the small ones two fifths and an eighth. It also gives those of t
+= 1 more parameters, by a third of those of t = 6; from t = 2 to 10 they fall by a sixth and by a fifth. And time and
 memory grow with t: there is more for the depthwise convolutions, batch norm and ReLU6 to do, which move many numbers
 and multiply little. Finally, the fixed first block throttles t = 1, whose second block filters only those 16 or 8
-channels before it widens them; so what is said of expansion should rest on t = 2 to 10.
+channels before it widens them. On the other hand its blocks have one convolution, one batch norm and one ReLU6 less,
+and in a short training that may help. So what is said of expansion should rest on t = 2 to 10.
 
 How this differs from the paper: it shows curves over many widths, these are two points of them; and the recipe is that
 of :mod:`npnets.experiments.common`.
