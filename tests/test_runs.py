@@ -9,7 +9,6 @@ import pytest
 
 from npnets import checkpoint, datasets, models, optim, runs, training
 from npnets.datasets import Dataset
-from npnets.models.mobilenet_v2 import SMALL_TABLE
 from tests import fakes
 
 
@@ -77,11 +76,11 @@ def test_a_recipe_shapes_the_network_it_was_made_for_and_no_other():
     models.build(best["model"], num_classes=10, width_mult=best["width"], **best["set"])
 
 
-def test_the_best_network_for_cifar10_halves_the_image_in_its_first_block_and_repeats_the_last_row_three_times():
+def test_the_best_network_for_cifar10_halves_the_image_in_its_first_block_and_expands_by_three():
     best = runs.settings({"dataset": "cifar10", "recipe": "best"})
     expansion, channels, repeats, strides = zip(*best["set"]["table"])
-    assert [expansion, channels] == list(zip(*SMALL_TABLE))[:2]
-    assert (repeats, strides) == ((1, 2, 2, 3), (2, 1, 1, 2))
+    assert (expansion, channels) == ((1, 3, 3), (16, 40, 96))
+    assert (repeats, strides) == ((1, 3, 4), (2, 1, 2))
     digits = runs.settings({"dataset": "mnist", "recipe": "best"})
     assert (digits["width"], digits["set"]) == (1.0, {})
 
