@@ -6,6 +6,7 @@ What it writes is read by ``models.pretrained`` and ``models.card``.
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,18 @@ def _history(run):
         raise ValueError(f"{path} is not the history of a training: {error}") from error
 
 
+def _without_folders(command):
+    """Return a command without ``--out`` and ``--data``: where somebody keeps files does not decide the result."""
+    words = iter(shlex.split(command))
+    kept = []
+    for word in words:
+        if word in ("--out", "--data"):
+            next(words, None)  # the folder
+        elif not word.startswith(("--out=", "--data=")):
+            kept.append(word)
+    return shlex.join(kept)
+
+
 def _card(model, numbers, history, test, found):
     """Return the card but for the checksum of the weights."""
     shape = test.images.shape[1:]
@@ -112,7 +125,7 @@ def _card(model, numbers, history, test, found):
         "input": list(shape),
         "mean": numbers["mean"],
         "std": numbers["std"],
-        "command": history["command"],
+        "command": _without_folders(history["command"]),
         "settings": history["settings"],
         "seed": history["settings"]["seed"],
         "environment": history["environment"],

@@ -70,6 +70,15 @@ def test_the_card_tells_how_it_came_about(finished):
     assert (facts["params"], facts["macs"], facts["input"]) == (costs.params, costs.macs, [8, 8, 1])
 
 
+@pytest.mark.parametrize("folders", ["--out run --data 'my files'", "'--out=my run' --data=files"])
+def test_the_card_does_not_tell_where_the_files_were(finished, folders):
+    told = "python -m npnets train --model mlp_batch_norm --set 'hidden=(8, 8)' {}--seed 3"
+    written = json.loads((finished / "history.json").read_text())
+    written["command"] = told.format(f"{folders} ")
+    (finished / "history.json").write_text(json.dumps(written))
+    assert publish.publish(finished, "small")["command"] == told.format("")
+
+
 def test_the_card_tells_what_was_taken_for_what(finished):
     facts = publish.publish(finished, "small")
     counts, labels = np.array(facts["test"]["confusion"]), load_fake("mnist", "test").labels

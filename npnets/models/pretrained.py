@@ -69,7 +69,8 @@ def card(name, root=None):
     dict
         - ``model`` and ``model_settings``, from which ``models.build`` makes it; ``params`` and ``macs``
         - ``dataset``, ``class_names``, ``input`` (H, W, C), and ``mean`` and ``std`` of the training images
-        - ``command``, ``settings``, ``seed``, ``environment`` (commit, versions, cores) and ``seconds`` of the training
+        - ``command`` (without ``--out`` and ``--data``), ``settings``, ``seed``, ``environment`` (commit, versions,
+          cores) and ``seconds`` of the training
         - ``history``: what ``training.History.from_dict`` takes
         - ``test``: ``images``, ``loss`` and ``accuracy`` over all test images, ``per_class``: class name -> accuracy,
           and ``confusion``, (K, K): how many images of each class (row) were taken for each class (column)
